@@ -1,0 +1,164 @@
+//! `glowplug inspect`: what a pack holds, without running it.
+
+use crate::report::{Table, bytes, print};
+use anyhow::{Context, Result};
+use clap::{Args, ValueHint};
+use glowplug_pack::manifest::Axis;
+use glowplug_pack::plan::PlanHead;
+use glowplug_pack::{DisplayShape, Form, Manifest, Pack};
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Show what a pack holds: inputs, outputs, plans, weights, provenance.
+#[derive(Args)]
+#[command(after_help = "Example:\n  glowplug inspect mnist-cnn.glow --json | jq .sections")]
+pub(crate) struct InspectArgs {
+    /// The pack.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pack: PathBuf,
+    /// Every weight by itself, not only their sum.
+    #[arg(long)]
+    weights: bool,
+    /// JSON on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer.
+#[derive(Serialize)]
+struct Inspection {
+    file: String,
+    bytes: u64,
+    front_bytes: u64,
+    format_version: u16,
+    digest: String,
+    signed: bool,
+    manifest: Manifest,
+    plans: Vec<PlanRow>,
+    sections: Vec<SectionRow>,
+    chunks: usize,
+    weight_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights: Option<Vec<WeightRow>>,
+}
+
+#[derive(Serialize)]
+struct PlanRow {
+    target: String,
+    tract: String,
+    bytes: usize,
+}
+
+#[derive(Serialize)]
+struct SectionRow {
+    kind: &'static str,
+    offset: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct WeightRow {
+    name: String,
+    section: &'static str,
+    offset: u64,
+    bytes: u64,
+    form: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
+    let pack = super::open(&args.pack)?.pack;
+    let inspection = inspect(args, &pack).with_context(|| args.pack.display().to_string())?;
+    print(&inspection, args.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(args: &InspectArgs, pack: &Pack) -> Result<Inspection> {
+    let header = pack.header();
+    let plans = pack.plans().map(|plan| {
+        let head = PlanHead::read(plan)?;
+        Ok(PlanRow { target: head.target, tract: head.tract, bytes: plan.len() })
+    });
+    let weights = pack.weights().iter().map(|w| {
+        let (section, bytes) = (w.place.section().name(), w.form.byte_len()?);
+        Ok(WeightRow { name: w.name.clone(), section, offset: w.offset, bytes, form: form(&w.form) })
+    });
+    Ok(Inspection {
+        file: args.pack.display().to_string(),
+        bytes: header.file_len,
+        front_bytes: header.front_len,
+        format_version: glowplug_pack::header::FORMAT_VERSION,
+        digest: pack.digest(),
+        signed: header.signature.is_some(),
+        manifest: pack.manifest().clone(),
+        plans: plans.collect::<Result<_>>()?,
+        sections: header
+            .sections
+            .iter()
+            .map(|s| SectionRow { kind: s.kind.name(), offset: s.offset, bytes: s.len })
+            .collect(),
+        chunks: pack.chunks().len(),
+        weight_count: pack.weights().len(),
+        weights: args.weights.then(|| weights.collect::<Result<_>>()).transpose()?,
+    })
+}
+
+fn form(form: &Form) -> String {
+    match form {
+        Form::Plain { dtype, shape } => format!("{dtype}{}", DisplayShape(shape)),
+        Form::Panels { dtype, k, mn, r, .. } => format!("{dtype} panels of {r}, k={k}, mn={mn}"),
+    }
+}
+
+fn axes(axes: &[Axis]) -> String {
+    let axes: Vec<_> = axes.iter().map(|a| format!("{}={}", a.name, a.size)).collect();
+    format!("[{}]", axes.join(", "))
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let m = &self.manifest;
+        let licence = m.model.licence.as_deref().unwrap_or("licence not told");
+        writeln!(f, "{} ({licence})", m.model.name)?;
+        writeln!(f, "digest {}, format {}, {}", self.digest, self.format_version, bytes(self.bytes))?;
+        writeln!(f, "made by glowplug {} with tract {}", m.provenance.packer, m.provenance.tract)?;
+        writeln!(f, "source {}\n", m.provenance.source_digest)?;
+        let mut tensors = Table::new(["", "name", "dtype", "axes", "steps"]);
+        for i in &m.inputs {
+            let steps =
+                if i.pipeline.is_empty() { "-".into() } else { format!("{} steps", i.pipeline.len()) };
+            tensors.row(["input".into(), i.name.clone(), i.dtype.to_string(), axes(&i.axes), steps]);
+        }
+        for o in &m.outputs {
+            let steps: Vec<String> = o.post.iter().cloned().map(String::from).collect();
+            let steps = if steps.is_empty() { "-".into() } else { steps.join(", ") };
+            tensors.row(["output".into(), o.name.clone(), o.dtype.to_string(), axes(&o.axes), steps]);
+        }
+        writeln!(f, "{tensors}")?;
+        for plan in &self.plans {
+            writeln!(f, "plan for {} (tract {}), {}", plan.target, plan.tract, bytes(plan.bytes as u64))?;
+        }
+        let mut sections = Table::new(["section", "offset", "bytes"]);
+        for s in &self.sections {
+            sections.row([s.kind.into(), s.offset.to_string(), s.bytes.to_string()]);
+        }
+        writeln!(f, "\n{sections}{} weights, {} chunks", self.weight_count, self.chunks)?;
+        for (name, error) in &m.provenance.max_relative_error {
+            writeln!(
+                f,
+                "output {name:?} differed from the unoptimized graph by {error:.1e} of its largest value"
+            )?;
+        }
+        if let Some(weights) = &self.weights {
+            let mut table = Table::new(["weight", "section", "offset", "bytes", "form"]);
+            for w in weights {
+                let (offset, bytes) = (w.offset.to_string(), w.bytes.to_string());
+                table.row([w.name.clone(), w.section.into(), offset, bytes, w.form.clone()]);
+            }
+            write!(f, "\n{table}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! One file per subcommand: its arguments, its work, its answer.
+
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod inspect;
+pub(crate) mod pack;
+pub(crate) mod publish;
+pub(crate) mod run;
+pub(crate) mod verify;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use glowplug_store::OpenedPack;
+use std::path::Path;
+
+/// How inference uses the machine.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct ComputeArgs {
+    /// Compute threads of one inference.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), env = "GLOWPLUG_THREADS")]
+    pub threads: u16,
+}
+
+/// Maps a local pack.
+pub(crate) fn open(path: &Path) -> Result<OpenedPack> {
+    glowplug_store::open_file(path).with_context(|| path.display().to_string())
+}
+
+/// The error of a file that cannot be read.
+pub(crate) fn cannot_read(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("cannot read {}: {error}", path.display())
+}

@@ -1,0 +1,117 @@
+//! `glowplug pack`: an ONNX model into a verified pack.
+
+use crate::report::{bytes, print};
+use anyhow::{Context, Result};
+use clap::{Args, ValueHint};
+use glowplug_packer::{InputPin, PackOptions, Packed, Report, Stage};
+use glowplug_predict::{Model, ModelOptions};
+use serde::Serialize;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Make a pack of an ONNX model, and check its answers against the unoptimized graph before it is written.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  glowplug pack mnist-cnn.onnx -o mnist-cnn.glow --manifest mnist-cnn.toml\n  glowplug pack ppocr-cls.onnx -o ppocr-cls.glow --input 'x=f32[1,3,48,192]'"
+)]
+pub(crate) struct PackArgs {
+    /// The model.
+    #[arg(value_name = "MODEL.onnx", value_hint = ValueHint::FilePath)]
+    model: PathBuf,
+    /// The pack to write; the model's file name with .glow where absent.
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    output: Option<PathBuf>,
+    /// Name, licence, pipelines and labels; files that it names are looked for beside it.
+    #[arg(long, value_name = "M.toml", value_hint = ValueHint::FilePath)]
+    manifest: Option<PathBuf>,
+    /// Fix an input's shape: NAME=DTYPE[dims], with f32 f16 i64 i32 i8 u8 bool. A leading symbol that is not
+    /// fixed becomes 1.
+    #[arg(long = "input", value_name = "NAME=DTYPE[dims]")]
+    inputs: Vec<InputPin>,
+    /// JSON on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer.
+#[derive(Serialize)]
+struct Answer {
+    file: String,
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
+    let output = args.output.clone().unwrap_or_else(|| args.model.with_extension("glow"));
+    let bar = crate::progress::bar(Stage::ALL.len() as u64);
+    let progress = |stage: Stage| {
+        bar.set_position(stage as u64);
+        bar.set_message(stage.name());
+    };
+    let packed = pack_file(&args.model, args.manifest.as_deref(), args.inputs.clone(), &progress);
+    bar.finish_and_clear();
+    let packed = packed?;
+    write(&output, &packed.bytes)?;
+    print(&Answer { file: output.display().to_string(), report: packed.report }, args.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A pack of the model in `onnx`.
+pub(crate) fn pack_file(
+    onnx: &Path,
+    manifest: Option<&Path>,
+    inputs: Vec<InputPin>,
+    progress: &dyn Fn(Stage),
+) -> Result<Packed> {
+    let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
+    let text =
+        manifest.map(|m| std::fs::read_to_string(m).map_err(|e| super::cannot_read(m, &e))).transpose()?;
+    let beside = manifest.and_then(Path::parent).unwrap_or(Path::new("")).to_path_buf();
+    let name = onnx.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut options = PackOptions {
+        name,
+        inputs,
+        manifest: text.as_deref(),
+        read_asset: &mut |name| std::fs::read(beside.join(name)),
+        progress: &mut |stage| progress(stage),
+        seed: 0,
+    };
+    let packed = glowplug_packer::pack(&model, &mut options).with_context(|| onnx.display().to_string())?;
+    // The packer knows no pipelines: a manifest whose steps contradict the model is found here, not in a function.
+    let opened = glowplug_store::open_bytes(&packed.bytes)?;
+    Model::open(opened, &ModelOptions::default())
+        .with_context(|| format!("manifest of {}", onnx.display()))?;
+    Ok(packed)
+}
+
+/// Writes all of `bytes` or nothing: into a file beside, then renamed.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
+    let written = std::fs::File::create(&beside)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&beside, path));
+    written.with_context(|| {
+        let _ = std::fs::remove_file(&beside);
+        format!("cannot write {}", path.display())
+    })
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let r = &self.report;
+        let (from, to) = (bytes(r.onnx_bytes as u64), bytes(r.pack_bytes as u64));
+        writeln!(f, "{}: {to} from {from} of ONNX, {} nodes for {}", self.file, r.nodes, r.target)?;
+        for (name, error) in &r.max_relative_error {
+            writeln!(
+                f,
+                "  output {name:?} differs from the unoptimized graph by {error:.1e} of its largest value"
+            )?;
+        }
+        write!(f, "digest {}", r.digest)
+    }
+}

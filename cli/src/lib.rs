@@ -1,0 +1,73 @@
+//! The `glowplug` command: pack, inspect, verify, run, bench, publish, dev, demo.
+//!
+//! This crate is glue: arguments in, one answer out (`report`). clap and indicatif live here and nowhere else.
+//! It is a library so that tests read npz files and start the local cloud as the command does; the binary is one line.
+
+pub mod cloud;
+mod commands;
+pub mod npz;
+mod progress;
+mod report;
+mod stores;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use commands::{bench, demo, dev, inspect, pack, publish, run, verify};
+use std::process::ExitCode;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+/// ONNX models behind Lambda events, started cold in about a millisecond.
+///
+/// stdout carries the answer, stderr everything else. Exit codes: 0 done, 1 a check failed, 2 usage or IO.
+#[derive(Parser)]
+#[command(name = "glowplug", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Pack(pack::PackArgs),
+    Inspect(inspect::InspectArgs),
+    Verify(verify::VerifyArgs),
+    Run(run::RunArgs),
+    Bench(bench::BenchArgs),
+    Publish(publish::PublishArgs),
+    Dev(dev::DevArgs),
+    Demo(demo::DemoArgs),
+}
+
+/// The command: parses arguments, runs one subcommand, prints its answer or its error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    let done = match &cli.command {
+        Command::Pack(args) => pack::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Publish(args) => publish::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("glowplug: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// Warnings go to stderr; `GLOWPLUG_LOG` asks for more.
+fn log_to_stderr() {
+    let asked = std::env::var("GLOWPLUG_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+}
+
+/// A runtime for the commands that talk to a store or serve.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+}

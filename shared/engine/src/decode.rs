@@ -1,0 +1,297 @@
+//! Plan nodes to tract operators: one row per operator, no graph pass.
+
+mod names;
+
+use crate::error::{EngineError, ErrorKind};
+use crate::ops::{Chain, ChainStep, DepthwiseConv, GatherRows, Im2col, MaxPool, Prepack};
+use crate::panels::{RegionPanels, deadline};
+use crate::values::{datum_type, from_bytes, packed_format, typed_fact};
+use glowplug_pack::plan::{
+    AxisMap, BinaryOp, Fact, Fused, Node, Op, Operand, PanelFormat, PlanGraph, Share, Step,
+};
+use glowplug_pack::{Form, Pack, Region, WeightId};
+use names::{binary, find_kernel, kernel_op, reducer, unary};
+use std::sync::Arc;
+use tract_core::internal::{
+    AxesMapping, AxisOp, DatumType, InletId, OutletId, Tensor, ToDim, TractResult, TypedFact, TypedModel,
+    TypedOp, bail, ensure, tensor0,
+};
+use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::cast::Cast;
+use tract_core::ops::change_axes::IntoShape;
+use tract_core::ops::element_wise::ElementWiseOp;
+use tract_core::ops::konst::Const;
+use tract_core::ops::matmul::ModePicker;
+use tract_core::ops::matmul::optimized::{
+    AddMatMulGeometry, MapOutputAxisToInput, MatMulOperand, OptMatMul, ProtoFusedSpec,
+};
+use tract_core::ops::nn::{Reduce, RmsNorm, Softmax, SoftmaxKind};
+use tract_core::ops::source::TypedSource;
+use tract_linalg::BinFn;
+use tract_linalg::mmm::{MMMInputValue, MatMatMul, OutputStoreSpec, PackedMatrixStorage};
+use tract_linalg::multithread::BShare;
+use tract_linalg::routines::Func;
+
+/// tract's graph of a validated plan. Errors: a kernel that this CPU or this build has not, or has with
+/// another panel layout ([`ErrorKind::UnsupportedCpu`]); weights whose bytes do not arrive.
+pub(crate) fn decode(
+    pack: &Pack,
+    region: &Arc<Region>,
+    graph: &PlanGraph,
+) -> Result<TypedModel, EngineError> {
+    let kernels = graph.kernels.iter().map(find_kernel).collect::<Result<_, _>>()?;
+    let mut decoder = Decoder { pack, region, graph, kernels, binary: Vec::new() };
+    let mut model = TypedModel::default();
+    model.nodes.reserve(graph.nodes.len());
+    for node in &graph.nodes {
+        decoder.add(&mut model, node).map_err(|e| {
+            EngineError::from_tract(
+                ErrorKind::Pack,
+                &e.context(format!("node {:?} ({})", node.name, node.op.name())),
+            )
+        })?;
+    }
+    model.inputs = graph.inputs.iter().map(|node| OutletId::new(*node, 0)).collect();
+    model.outputs = graph.outputs.iter().map(|o| OutletId::new(o.node, o.slot)).collect();
+    Ok(model)
+}
+
+/// An elementwise kernel of this CPU, where it has one, by operation and sharing.
+type BinaryKernel = (BinaryOp, Share, Option<Arc<BinFn>>);
+
+struct Decoder<'a> {
+    pack: &'a Pack,
+    region: &'a Arc<Region>,
+    graph: &'a PlanGraph,
+    kernels: Vec<Box<dyn MatMatMul>>,
+    /// Found so far; looking one up takes longer than building a node.
+    binary: Vec<BinaryKernel>,
+}
+
+impl Decoder<'_> {
+    fn add(&mut self, model: &mut TypedModel, node: &Node) -> TractResult<()> {
+        let [output] = node.outputs.as_slice() else { bail!("{} outputs", node.outputs.len()) };
+        let mut fact = typed_fact(output);
+        let op = self.op(node, output, &mut fact)?;
+        let id = model.add_node(node.name.clone(), op, [fact].into_iter().collect())?;
+        for (slot, input) in node.inputs.iter().enumerate() {
+            model.add_edge(OutletId::new(input.node, input.slot), InletId::new(id, slot))?;
+        }
+        Ok(())
+    }
+
+    fn op(&mut self, node: &Node, output: &Fact, fact: &mut TypedFact) -> TractResult<Box<dyn TypedOp>> {
+        Ok(match &node.op {
+            Op::Source {} => Box::new(TypedSource::new(fact.clone())),
+            Op::Constant { weight } => Box::new(Const::new(Arc::new(self.constant(*weight)?))?),
+            Op::Panels { weights } => Box::new(self.panels(weights, output, fact)?),
+            Op::Prepack { format, k_axis, mn_axis } => {
+                Box::new(Prepack { format: packed_format(format), k_axis: *k_axis, mn_axis: *mn_axis })
+            }
+            Op::Im2col { format, window, group } => {
+                let shape = nchw(self.input_shape(node, 0)?)?;
+                Box::new(Im2col::new(packed_format(format), window, *group, shape))
+            }
+            Op::MatMul { kernel, a, b, m_axis, n_axis, fused } => {
+                let steps = self.product(*kernel, a, b, (*m_axis, *n_axis), fused)?;
+                let kernel = vec![self.kernels[*kernel].clone()];
+                Box::new(OptMatMul::new(
+                    kernel,
+                    ModePicker::Single,
+                    fact.clone(),
+                    *m_axis,
+                    *n_axis,
+                    steps,
+                    true,
+                )?)
+            }
+            Op::DepthwiseConv { window, kernel } => {
+                let [_, _, h, w] = nchw(self.input_shape(node, 0)?)?;
+                let weights = self.pack.weight_range(*kernel)?;
+                Box::new(DepthwiseConv::new(
+                    window,
+                    (h, w),
+                    tensor_shape(output)?,
+                    self.region.clone(),
+                    weights,
+                ))
+            }
+            Op::MaxPool { window } => {
+                let [_, _, h, w] = nchw(self.input_shape(node, 0)?)?;
+                Box::new(MaxPool::new(window, h, w, tensor_shape(output)?))
+            }
+            Op::Chain { steps } => {
+                Box::new(Chain { steps: steps.iter().map(|s| self.chain_step(*s)).collect() })
+            }
+            Op::Binary { op } => Box::new(TypedBinOp(binary(*op), None)),
+            Op::Unary { op } => Box::new(ElementWiseOp(unary(*op), None)),
+            Op::Reduce { axes, reducer: r } => {
+                Box::new(Reduce { axes: axes.iter().copied().collect(), reducer: reducer(*r) })
+            }
+            Op::Softmax { axes } => Box::new(Softmax {
+                axes: axes.iter().copied().collect(),
+                quant_output_dt: None,
+                kind: SoftmaxKind::Softmax,
+            }),
+            Op::RmsNorm { axis, epsilon } => {
+                Box::new(RmsNorm { axis: *axis, eps: Arc::new(tensor0(*epsilon)) })
+            }
+            Op::Reshape {} => Box::new(into_shape(tensor_shape(output)?)?),
+            Op::MoveAxis { from, to } => Box::new(AxisOp::Move(*from, *to)),
+            Op::Cast {} => Box::new(Cast { to: fact.datum_type }),
+            Op::GatherRows { table } => Box::new(self.gather(*table)?),
+        })
+    }
+
+    fn input_shape(&self, node: &Node, index: usize) -> TractResult<&[usize]> {
+        match node.inputs.get(index).and_then(|o| self.graph.fact(*o)) {
+            Some(fact) => tensor_shape(fact),
+            None => bail!("no operand {index}"),
+        }
+    }
+
+    fn constant(&self, id: WeightId) -> TractResult<Tensor> {
+        let Form::Plain { dtype, shape } = &self.pack.weight(id)?.form else { bail!("a constant in panels") };
+        from_bytes(*dtype, shape, self.region.wait(self.pack.weight_range(id)?, deadline())?)
+    }
+
+    fn region_panels(&self, id: WeightId, format: &PanelFormat) -> TractResult<Box<dyn MMMInputValue>> {
+        let Form::Panels { k, mn, panel_bytes, .. } = &self.pack.weight(id)?.form else {
+            bail!("a plain matrix")
+        };
+        let start = self.pack.weight_range(id)?.start;
+        let format = packed_format(format);
+        Ok(Box::new(RegionPanels::new(self.region.clone(), start, *panel_bytes, &format, *k, *mn)?))
+    }
+
+    fn panels(&self, ids: &[WeightId], output: &Fact, fact: &mut TypedFact) -> TractResult<Const> {
+        let Fact::Panels { format, batch, .. } = output else { bail!("panels that give {output:?}") };
+        let values = ids.iter().map(|id| self.region_panels(*id, format)).collect::<TractResult<_>>()?;
+        let tensor = PackedMatrixStorage::new_batched(batch, values).into_tensor(datum_type(format.dtype));
+        let Some(exotic) = tensor.exotic_fact()? else { bail!("panels without a fact") };
+        fact.exotic_fact = Some(exotic.clone());
+        Const::new_with_exotic_fact(Arc::new(tensor), exotic)
+    }
+
+    fn product(
+        &self,
+        kernel: usize,
+        a: &Operand,
+        b: &Operand,
+        (m_axis, n_axis): (Option<usize>, Option<usize>),
+        fused: &[Fused],
+    ) -> TractResult<Vec<ProtoFusedSpec>> {
+        let Some(layout) = self.graph.kernels.get(kernel) else { bail!("no kernel {kernel}") };
+        let mmm = &self.kernels[kernel];
+        let (a, a_axes) = self.operand(a, &layout.a)?;
+        let (b, b_axes) = self.operand(b, &layout.b)?;
+        // The depth is read from the panels; tract keeps this one for cost figures and symbols only.
+        let geo =
+            AddMatMulGeometry { k: 1.to_dim(), c_to_a_axis_mapping: a_axes, c_to_b_axis_mapping: b_axes };
+        let mut steps = vec![ProtoFusedSpec::AddMatMul { geo, a, b, packings: vec![(layout.packing, None)] }];
+        steps.extend(fused.iter().map(|f| self.fused(f, &**mmm)).collect::<TractResult<Vec<_>>>()?);
+        steps.push(ProtoFusedSpec::Store(vec![view(&**mmm, m_axis, n_axis)]));
+        Ok(steps)
+    }
+
+    fn operand(
+        &self,
+        operand: &Operand,
+        format: &PanelFormat,
+    ) -> TractResult<(MatMulOperand, MapOutputAxisToInput)> {
+        Ok(match operand {
+            Operand::Input { index, axes } => (MatMulOperand::Input(*index), axis_map(axes)),
+            Operand::Weight { weight } => {
+                (MatMulOperand::Const(self.region_panels(*weight, format)?), axis_map(&Vec::new()))
+            }
+        })
+    }
+
+    fn fused(&self, fused: &Fused, kernel: &dyn MatMatMul) -> TractResult<ProtoFusedSpec> {
+        Ok(match fused {
+            Fused::Scalar { op, input } => ProtoFusedSpec::BinScalar(*input, kernel_op(*op)?),
+            Fused::PerRow { op, input, axes } => {
+                ProtoFusedSpec::BinPerRow(*input, kernel_op(*op)?, axis_map(axes))
+            }
+            Fused::PerColumn { op, input, axes } => {
+                ProtoFusedSpec::BinPerCol(*input, kernel_op(*op)?, axis_map(axes))
+            }
+            Fused::AddTensor { input, m_axis, n_axis, axes } => {
+                ProtoFusedSpec::AddUnicast(view(kernel, *m_axis, *n_axis), *input, axis_map(axes))
+            }
+            Fused::LeakyRelu { input } => ProtoFusedSpec::LeakyRelu(*input),
+        })
+    }
+
+    fn chain_step(&mut self, step: Step) -> ChainStep {
+        let share = match step.share {
+            Share::Lockstep {} => BShare::Lockstep,
+            Share::PerBlock {} => BShare::PerBlock,
+        };
+        ChainStep { op: binary(step.op), kernel: self.binary_kernel(step), share }
+    }
+
+    fn binary_kernel(&mut self, step: Step) -> Option<Arc<BinFn>> {
+        if let Some((_, _, kernel)) =
+            self.binary.iter().find(|(op, share, _)| (*op, *share) == (step.op, step.share))
+        {
+            return kernel.clone();
+        }
+        let func = kernel_op(step.op).ok().map(|op| match step.share {
+            Share::Lockstep {} => Func::BinUnicast(op),
+            Share::PerBlock {} => Func::BinByScalar(op),
+        });
+        let kernel = func.and_then(|f| f.bin(DatumType::F32)).map(Arc::from);
+        self.binary.push((step.op, step.share, kernel.clone()));
+        kernel
+    }
+
+    fn gather(&self, id: WeightId) -> TractResult<GatherRows> {
+        let Form::Plain { dtype, shape } = &self.pack.weight(id)?.form else { bail!("a table in panels") };
+        let [rows, row_shape @ ..] = shape.as_slice() else { bail!("a table without rows") };
+        Ok(GatherRows {
+            region: self.region.clone(),
+            start: self.pack.weight_range(id)?.start,
+            rows: *rows,
+            row_shape: row_shape.to_vec(),
+            datum_type: datum_type(*dtype),
+        })
+    }
+}
+
+fn tensor_shape(fact: &Fact) -> TractResult<&[usize]> {
+    match fact {
+        Fact::Tensor { shape, .. } => Ok(shape),
+        Fact::Panels { .. } => bail!("found {fact:?}, expected a tensor"),
+    }
+}
+
+fn nchw(shape: &[usize]) -> TractResult<[usize; 4]> {
+    match *shape {
+        [n, c, h, w] => Ok([n, c, h, w]),
+        [c, h, w] => Ok([1, c, h, w]),
+        _ => bail!("a tensor of shape {shape:?}, expected [N, C, H, W] or [C, H, W]"),
+    }
+}
+
+fn into_shape(shape: &[usize]) -> TractResult<IntoShape> {
+    ensure!(shape.len() <= glowplug_pack::plan::MAX_RANK, "rank {}", shape.len());
+    Ok(IntoShape {
+        mapping: AxesMapping::disconnected_for_ranks(&[1], &[shape.len()])?,
+        len: shape.iter().product(),
+        dims: shape.iter().copied().collect(),
+        strides: Tensor::natural_strides(shape),
+    })
+}
+
+fn axis_map(axes: &AxisMap) -> MapOutputAxisToInput {
+    MapOutputAxisToInput(axes.iter().copied().collect())
+}
+
+/// Where a kernel reads or writes tiles of a tensor: along its own axes.
+#[allow(unsafe_code, reason = "tract marks the description of an access as unsafe, not only the access")]
+fn view(kernel: &dyn MatMatMul, m_axis: Option<usize>, n_axis: Option<usize>) -> OutputStoreSpec {
+    // SAFETY: nothing is accessed here. The axes were validated to exist in the tensor they are used with and
+    // to be as long as the product's rows and columns.
+    unsafe { kernel.c_view(m_axis, n_axis) }
+}

@@ -1,0 +1,23 @@
+//! From the plan in a pack to something that runs: the one place, beside the packer, that knows tract.
+//!
+//! Reading order: [`Plan`] is what a function uses: [`Plan::build`] picks the plan section that fits this
+//! CPU ([`target`]) and turns its nodes into tract operators, [`Plan::run`] runs them. The operators are
+//! tract's own where those are public, and ours (the `ops` folder) where they are private or where weights
+//! are read in place from the pack's [`Region`](glowplug_pack::Region).
+//!
+//! Nothing here imports, optimizes or quantizes a model, does IO or is async. A pack is hostile until
+//! [`glowplug_pack::plan`] validated it; what remains is checked here: kernels that exist, panels that are
+//! aligned, and, at every node, that what it gave is what the plan says.
+#![deny(missing_docs)]
+
+mod decode;
+mod error;
+mod ops;
+mod panels;
+mod plan;
+pub mod target;
+mod values;
+
+pub use error::{EngineError, ErrorKind};
+pub use plan::{BuildOptions, Plan, Port};
+pub use values::{datum_type, from_tract, to_tract};

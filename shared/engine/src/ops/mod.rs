@@ -1,0 +1,51 @@
+//! Operators of our own, where tract's are private or copy what can be read in place.
+//!
+//! All of them are made by `decode` from a validated plan, with every extent known. tract's graph passes
+//! never see them, so they have no analysis of their own.
+
+mod chain;
+mod depthwise;
+mod gather;
+mod im2col;
+mod max_pool;
+mod prepack;
+mod window;
+
+pub(crate) use chain::{Chain, ChainStep};
+pub(crate) use depthwise::DepthwiseConv;
+pub(crate) use gather::GatherRows;
+pub(crate) use im2col::Im2col;
+pub(crate) use max_pool::MaxPool;
+pub(crate) use prepack::Prepack;
+
+/// What tract asks of every operator and a plan has no use for.
+macro_rules! plan_op {
+    ($name:ident) => {
+        impl tract_core::internal::Op for $name {
+            fn name(&self) -> tract_core::internal::StaticName {
+                stringify!($name).into()
+            }
+            fn as_typed(&self) -> Option<&dyn tract_core::internal::TypedOp> {
+                Some(self)
+            }
+        }
+
+        impl tract_core::internal::TypedOp for $name {
+            fn as_op(&self) -> &dyn tract_core::internal::Op {
+                self
+            }
+            fn as_op_mut(&mut self) -> &mut dyn tract_core::internal::Op {
+                self
+            }
+            fn output_facts(
+                &self,
+                _inputs: &[&tract_core::internal::TypedFact],
+            ) -> tract_core::internal::TractResult<
+                tract_core::internal::TVec<tract_core::internal::TypedFact>,
+            > {
+                tract_core::internal::bail!("{} is made by a plan and never analysed", stringify!($name))
+            }
+        }
+    };
+}
+pub(crate) use plan_op;

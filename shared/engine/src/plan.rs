@@ -1,0 +1,248 @@
+//! `Plan`: a model ready to run.
+
+use crate::decode::decode;
+use crate::error::{EngineError, ErrorKind};
+use crate::panels::with_deadline;
+use crate::target::{TRACT_VERSION, missing};
+use crate::values::{check, from_tract, to_tract};
+use glowplug_pack::plan::{Fact, PlanGraph, PlanHead};
+use glowplug_pack::{DisplayShape, Dtype, Pack, Region, Tensor};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tract_core::internal::{
+    IntoTValue, RunOptions, TVec, TractError, TractResult, TypedSimplePlan, TypedSimpleState, ensure,
+    format_err,
+};
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
+
+/// How to build a plan.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// Until when to wait for the bytes of constants; for ever where absent.
+    pub deadline: Option<Instant>,
+    /// Threads of one run. Above 1, matrix products are shared with a pool that the plan starts and keeps.
+    pub threads: usize,
+}
+
+/// One input or output of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The ONNX name.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// A model ready to run on this CPU. `Send + Sync`: one plan serves any number of threads.
+pub struct Plan {
+    plan: Arc<TypedSimplePlan>,
+    /// What each node gives, by node.
+    facts: Vec<Vec<Fact>>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    target: String,
+    /// Who helps with large products; nobody where absent.
+    pool: Option<Executor>,
+    /// Scratch of runs that ended, for those to come.
+    idle: Mutex<Vec<TypedSimpleState>>,
+}
+
+impl Plan {
+    /// The plan of `pack` that fits this CPU, its weights read in place from `region`.
+    ///
+    /// Waits for the front of the pack only; blobs are waited for when they are needed. Errors:
+    /// [`ErrorKind::UnsupportedCpu`] where no plan fits, with the reason for each;
+    /// [`ErrorKind::Pack`] for a plan that does not validate; transfer errors. Cost: no graph pass, no copy
+    /// of a blob; a millisecond for a few hundred nodes.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a plan keeps its region: the caller hands over a share"
+    )]
+    pub fn build(pack: &Pack, region: Arc<Region>, options: &BuildOptions) -> Result<Plan, EngineError> {
+        let mut skipped = Vec::new();
+        for (i, section) in pack.plans().enumerate() {
+            let head = PlanHead::read(section)?;
+            let built = match unfit(&head) {
+                Some(why) => Err(EngineError::new(ErrorKind::UnsupportedCpu, why)),
+                None => {
+                    with_deadline(options.deadline, || Plan::from_section(pack, &region, section, options))
+                }
+            };
+            match built {
+                Err(e) if e.kind() == ErrorKind::UnsupportedCpu => {
+                    tracing::info!(plan = i, target = %head.target, reason = %e, "plan skipped");
+                    skipped.push(format!("plan {i}: {e}"));
+                }
+                other => return other,
+            }
+        }
+        let why = if skipped.is_empty() { "the pack holds none".to_owned() } else { skipped.join("; ") };
+        Err(EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}")))
+    }
+
+    fn from_section(
+        pack: &Pack,
+        region: &Arc<Region>,
+        section: &[u8],
+        options: &BuildOptions,
+    ) -> Result<Plan, EngineError> {
+        let graph = PlanGraph::decode(section, pack.weights())?;
+        let (inputs, outputs) = ports(pack, &graph)?;
+        let model = decode(pack, region, &graph)?;
+        let plan = TypedSimplePlan::build(model, &RunOptions::default())
+            .map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))?;
+        Ok(Plan {
+            plan: Arc::new(plan),
+            facts: graph.nodes.into_iter().map(|n| n.outputs).collect(),
+            inputs,
+            outputs,
+            target: graph.head.target,
+            pool: (options.threads > 1).then(|| Executor::multithread(options.threads)),
+            idle: Mutex::default(),
+        })
+    }
+
+    /// What it takes, in the order of [`Plan::run`]'s arguments.
+    #[must_use]
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// What it gives, in the order of [`Plan::run`]'s results.
+    #[must_use]
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// The instruction sets it was planned for.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Runs the model on this thread, however long it takes. As [`Plan::run_until`] without a deadline.
+    pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        self.run_until(inputs, None)
+    }
+
+    /// Runs the model on this thread; blocks, so never on an async runtime's thread.
+    ///
+    /// `deadline` bounds the waits for bytes that are still on their way, not the computation. Errors:
+    /// [`ErrorKind::Input`] with name, found and wanted; [`ErrorKind::Run`] such as an index out of range;
+    /// [`ErrorKind::Timeout`] and [`ErrorKind::Transfer`] for bytes that do not come. Cost: one copy of each
+    /// input and output; scratch is reused between runs.
+    pub fn run_until(
+        &self,
+        inputs: &[Tensor],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, EngineError> {
+        self.check_inputs(inputs)?;
+        let run = |e: &TractError| EngineError::from_tract(ErrorKind::Run, e);
+        let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
+        let values = values.map_err(|e| run(&e))?;
+        let idle = self.idle().pop();
+        let mut state = match idle {
+            Some(state) => state,
+            None => TypedSimpleState::new(&self.plan).map_err(|e| run(&e))?,
+        };
+        // A state that failed is dropped: it holds values of the run that ended early.
+        let work = || self.run_checked(&mut state, values);
+        let outputs = with_deadline(deadline, || match &self.pool {
+            Some(pool) => multithread_tract_scope(pool.clone(), work),
+            None => work(),
+        });
+        let outputs = outputs.map_err(|e| run(&e))?;
+        self.idle().push(state);
+        Ok(outputs)
+    }
+
+    /// Every node's output is checked against the plan before any other node sees it.
+    fn run_checked(
+        &self,
+        state: &mut TypedSimpleState,
+        inputs: TVec<tract_core::internal::TValue>,
+    ) -> TractResult<Vec<Tensor>> {
+        let outputs = state.run_plan_with_eval(inputs, |context, op_state, node, values| {
+            let given = tract_core::plan::eval(context, op_state, node, values)?;
+            let facts = self.facts.get(node.id).ok_or_else(|| format_err!("no node {}", node.id))?;
+            ensure!(facts.len() == given.len(), "{} gave {} values", node.name, given.len());
+            for (value, fact) in given.iter().zip(facts) {
+                check(value, fact).map_err(|e| e.context(format!("node {:?}", node.name)))?;
+            }
+            Ok::<_, TractError>(given)
+        })?;
+        outputs.iter().map(|t| from_tract(t)).collect()
+    }
+
+    fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), EngineError> {
+        let bad = |text: String| Err(EngineError::new(ErrorKind::Input, text));
+        if inputs.len() != self.inputs.len() {
+            let names: Vec<_> = self.inputs.iter().map(|p| &*p.name).collect();
+            return bad(format!("{} inputs, expected {}: {}", inputs.len(), names.len(), names.join(", ")));
+        }
+        for (tensor, port) in inputs.iter().zip(&self.inputs) {
+            if tensor.dtype() != port.dtype || tensor.shape() != port.shape {
+                let wanted = DisplayShape(&port.shape);
+                return bad(format!("input {:?} is {tensor}, expected {}{wanted}", port.name, port.dtype));
+            }
+        }
+        Ok(())
+    }
+
+    /// A panic in another run cannot leave the list half-changed, so poison is of no concern.
+    fn idle(&self) -> MutexGuard<'_, Vec<TypedSimpleState>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plan({} nodes for {})", self.facts.len(), self.target)
+    }
+}
+
+/// Why a plan does not run here, if so.
+fn unfit(head: &PlanHead) -> Option<String> {
+    if head.tract != TRACT_VERSION {
+        return Some(format!("planned by tract {}, this build has {TRACT_VERSION}", head.tract));
+    }
+    missing(&head.target)
+}
+
+/// Dtype and shape of one end of a plan.
+type End = (Dtype, Vec<usize>);
+
+/// The plan's ends under the manifest's names. Errors: a manifest that tells another graph.
+fn ports(pack: &Pack, graph: &PlanGraph) -> Result<(Vec<Port>, Vec<Port>), EngineError> {
+    let manifest = pack.manifest();
+    let inputs = manifest.inputs.iter().map(|i| (&i.name, (i.dtype, i.shape())));
+    let outputs = manifest.outputs.iter().map(|o| (&o.name, (o.dtype, o.shape())));
+    let end = |o: &glowplug_pack::plan::Outlet| match graph.fact(*o) {
+        Some(Fact::Tensor { dtype, shape }) => Some((*dtype, shape.clone())),
+        _ => None,
+    };
+    let given: Vec<End> = graph.outputs.iter().filter_map(end).collect();
+    Ok((named("input", inputs, &graph.head.inputs)?, named("output", outputs, &given)?))
+}
+
+fn named<'a>(
+    side: &str,
+    manifest: impl ExactSizeIterator<Item = (&'a String, End)>,
+    plan: &[End],
+) -> Result<Vec<Port>, EngineError> {
+    let bad = |text: String| Err(EngineError::new(ErrorKind::Pack, text));
+    if manifest.len() != plan.len() {
+        return bad(format!("{} {side}s in the manifest, {} in the plan", manifest.len(), plan.len()));
+    }
+    let mut ports = Vec::with_capacity(plan.len());
+    for ((name, found), wanted) in manifest.zip(plan) {
+        if found != *wanted {
+            return bad(format!("{side} {name:?} is {found:?} in the manifest, {wanted:?} in the plan"));
+        }
+        let (dtype, shape) = found;
+        ports.push(Port { name: name.clone(), dtype, shape });
+    }
+    Ok(ports)
+}

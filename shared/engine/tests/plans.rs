@@ -1,0 +1,478 @@
+//! Plans made by hand, through the public door: every operator of our own against its definition, and what a
+//! caller is told when something does not fit.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+use glowplug_engine::{BuildOptions, EngineError, ErrorKind, Plan, target};
+use glowplug_pack::manifest::{Axis, InputSpec, ModelInfo, OutputSpec};
+use glowplug_pack::plan::{
+    BinaryOp, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph, PlanHead, Share, Step,
+    Window,
+};
+use glowplug_pack::{
+    Buffer, Dtype, Form, Manifest, Memory, Pack, PackBuilder, PackError, Place, Region, Tensor, WeightId,
+};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tract_linalg::MmmDispatch;
+use tract_linalg::pack::PackedFormat;
+
+/// A pack in the making: nodes in order, each taking earlier ones by index.
+struct Draft {
+    builder: PackBuilder,
+    nodes: Vec<Node>,
+    inputs: Vec<usize>,
+    kernels: Vec<Kernel>,
+    target: String,
+    tract: String,
+}
+
+impl Draft {
+    fn new() -> Draft {
+        let (builder, nodes, inputs, kernels) = (PackBuilder::new(), vec![], vec![], vec![]);
+        Draft { builder, nodes, inputs, kernels, target: target::host(), tract: target::TRACT_VERSION.into() }
+    }
+
+    fn node(&mut self, op: Op, inputs: &[usize], fact: Fact) -> usize {
+        let inputs = inputs.iter().map(|node| Outlet { node: *node, slot: 0 }).collect();
+        self.nodes.push(Node { name: format!("n{}", self.nodes.len()), op, inputs, outputs: vec![fact] });
+        self.nodes.len() - 1
+    }
+
+    fn source(&mut self, dtype: Dtype, shape: &[usize]) -> usize {
+        let id = self.node(Op::Source {}, &[], Fact::Tensor { dtype, shape: shape.to_vec() });
+        self.inputs.push(id);
+        id
+    }
+
+    fn weight(&mut self, shape: &[usize], values: &[f32]) -> WeightId {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let form = Form::Plain { dtype: Dtype::F32, shape: shape.to_vec() };
+        self.builder.weight("w", Place::Blobs, form, &bytes).unwrap()
+    }
+
+    fn constant(&mut self, shape: &[usize], values: &[f32]) -> usize {
+        let weight = self.weight(shape, values);
+        self.node(Op::Constant { weight }, &[], Fact::f32(shape))
+    }
+
+    /// `[mn, k]` values as panels of `format`.
+    fn panels(&mut self, format: &PanelFormat, values: &[f32], k: usize, mn: usize) -> WeightId {
+        let panel_bytes = format.panel_bytes(k).unwrap().next_multiple_of(256);
+        let mut bytes = vec![0u8; mn.div_ceil(format.r) * panel_bytes];
+        for (i, v) in values.iter().enumerate() {
+            let (row, depth) = (i / k, i % k);
+            let at = row / format.r * panel_bytes + (depth * format.r + row % format.r) * 4;
+            bytes[at..at + 4].copy_from_slice(&v.to_le_bytes());
+        }
+        let form = Form::Panels { dtype: Dtype::F32, k, mn, r: format.r, panel_bytes };
+        self.builder.weight("w", Place::Blobs, form, &bytes).unwrap()
+    }
+
+    /// The file, with the last node as its one output.
+    fn file(self) -> Vec<u8> {
+        self.file_with(|plan| plan).unwrap()
+    }
+
+    /// The file, its plan section changed by `change`, if that leaves one.
+    fn file_with(mut self, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Option<Vec<u8>> {
+        let last = self.nodes.len() - 1;
+        let end = |id: usize| match &self.nodes[id].outputs[0] {
+            Fact::Tensor { dtype, shape } => (*dtype, shape.clone()),
+            panels => panic!("{panels:?} as an end"),
+        };
+        let heads: Vec<_> = self.inputs.iter().map(|id| end(*id)).collect();
+        let axes = |shape: &[usize]| {
+            shape.iter().map(|n| Axis { name: "a".into(), size: *n, symbolic: false }).collect()
+        };
+        let input = |(i, (dtype, shape)): (usize, &(Dtype, Vec<usize>))| InputSpec {
+            name: format!("in{i}"),
+            dtype: *dtype,
+            axes: axes(shape),
+            pipeline: vec![],
+        };
+        let (dtype, shape) = end(last);
+        let manifest = Manifest {
+            model: ModelInfo { name: "m".into(), licence: None },
+            inputs: heads.iter().enumerate().map(input).collect(),
+            outputs: vec![OutputSpec {
+                name: "out".into(),
+                dtype,
+                axes: axes(&shape),
+                post: vec![],
+                labels: None,
+            }],
+            ..Manifest::default()
+        };
+        let graph = PlanGraph {
+            head: PlanHead { target: self.target, tract: self.tract, inputs: heads },
+            kernels: self.kernels,
+            nodes: self.nodes,
+            inputs: self.inputs,
+            outputs: vec![Outlet { node: last, slot: 0 }],
+        };
+        let plan = change(graph.encode());
+        PlanGraph::decode(&plan, self.builder.weights()).ok()?;
+        self.builder.plan(plan);
+        self.builder.finish(manifest).ok()
+    }
+
+    fn plan(self) -> Plan {
+        build(&self.file()).unwrap()
+    }
+}
+
+fn build(file: &[u8]) -> Result<Plan, EngineError> {
+    build_over(Arc::new(Region::complete(Buffer::copy_of(file).unwrap())), file)
+}
+
+fn build_over(region: Arc<Region>, file: &[u8]) -> Result<Plan, EngineError> {
+    Plan::build(&Pack::parse(file).unwrap(), region, &BuildOptions::default())
+}
+
+/// Some f32 kernel of this CPU that needs no more alignment than packs have, as a plan names it.
+fn some_kernel() -> Kernel {
+    let format = |f: &PackedFormat| PanelFormat {
+        dtype: Dtype::F32,
+        r: f.r,
+        align: f.alignment_bytes,
+        end_padding: f.end_padding_record,
+    };
+    let kernels = MmmDispatch::native().runnable().iter();
+    let found = kernels.flat_map(|k| k.packings().iter().enumerate().map(move |p| (k, p))).find_map(
+        |(k, (i, (a, b)))| {
+            let (a, b) = (a.downcast_ref::<PackedFormat>()?, b.downcast_ref::<PackedFormat>()?);
+            let f32s =
+                [k.internal_type(), a.dt, b.dt].iter().all(|t| *t == tract_core::prelude::DatumType::F32);
+            (f32s && k.nr() > 1 && a.alignment_bytes <= 256).then(|| Kernel {
+                name: k.name().into(),
+                packing: i,
+                a: format(a),
+                b: format(b),
+            })
+        },
+    );
+    found.unwrap()
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn ramp(n: usize, step: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * step + 3) % 17) as f32 * 0.25 - 2.0).collect()
+}
+
+fn f32s(shape: &[usize], step: usize) -> Tensor {
+    Tensor::from_f32(shape, ramp(shape.iter().product(), step)).unwrap()
+}
+
+/// Every `(image, channel, oy, ox)`, with the input values under its window and the tap of each.
+fn windows(x: &Tensor, w: &Window, mut visit: impl FnMut(usize, Vec<(usize, f32)>)) {
+    let [n, c, height, width] = *x.shape() else { panic!("{x}") };
+    for plane in 0..n * c {
+        for (oy, ox) in (0..w.output.0).flat_map(|y| (0..w.output.1).map(move |x| (y, x))) {
+            let mut taps = vec![];
+            for (ky, kx) in (0..w.kernel.0).flat_map(|y| (0..w.kernel.1).map(move |x| (y, x))) {
+                let y = (oy * w.strides.0 + ky * w.dilations.0).checked_sub(w.pads.0).filter(|y| *y < height);
+                let at = (ox * w.strides.1 + kx * w.dilations.1).checked_sub(w.pads.1).filter(|x| *x < width);
+                if let (Some(y), Some(at)) = (y, at) {
+                    taps.push((ky * w.kernel.1 + kx, x.as_f32().unwrap()[(plane * height + y) * width + at]));
+                }
+            }
+            visit(plane, taps);
+        }
+    }
+}
+
+/// Windows of many kinds, over an input of 11 x 13.
+fn geometries() -> Vec<Window> {
+    let w = |kernel, strides, dilations, pads, output| Window { kernel, strides, dilations, pads, output };
+    vec![
+        w((3, 3), (1, 1), (1, 1), (1, 1), (11, 13)),
+        w((3, 3), (2, 2), (1, 1), (1, 1), (6, 7)),
+        w((5, 5), (2, 1), (1, 1), (2, 2), (6, 13)),
+        w((1, 7), (1, 3), (1, 1), (0, 3), (11, 5)),
+        w((3, 2), (1, 2), (2, 3), (2, 0), (11, 5)),
+        w((9, 9), (4, 4), (2, 2), (12, 12), (5, 6)),
+        w((2, 2), (1, 1), (1, 1), (0, 0), (10, 12)),
+    ]
+}
+
+fn close(found: &Tensor, wanted: &[f32], case: &dyn std::fmt::Debug) {
+    let found = found.as_f32().unwrap();
+    assert_eq!(found.len(), wanted.len(), "{case:?}");
+    for (i, (f, w)) in found.iter().zip(wanted).enumerate() {
+        assert!((f - w).abs() <= 1e-4 * (1.0 + w.abs()), "{case:?}: {f} at {i}, expected {w}");
+    }
+}
+
+#[test]
+fn depthwise_convolution_is_its_definition() {
+    for w in geometries() {
+        let (x, taps, bias) = (f32s(&[2, 3, 11, 13], 5), ramp(3 * w.kernel.0 * w.kernel.1, 7), ramp(3, 2));
+        let mut wanted = vec![];
+        windows(&x, &w, |plane, under| {
+            let kernel = &taps[plane % 3 * w.kernel.0 * w.kernel.1..];
+            wanted.push(under.iter().fold(bias[plane % 3], |sum, (tap, v)| sum + kernel[*tap] * v));
+        });
+        let mut draft = Draft::new();
+        let source = draft.source(Dtype::F32, &[2, 3, 11, 13]);
+        let bias = draft.constant(&[3], &bias);
+        let kernel = draft.weight(&[3, w.kernel.0 * w.kernel.1], &taps);
+        let fact = Fact::f32(&[2, 3, w.output.0, w.output.1]);
+        draft.node(Op::DepthwiseConv { window: w, kernel }, &[source, bias], fact);
+        close(&draft.plan().run(&[x]).unwrap()[0], &wanted, &w);
+    }
+}
+
+#[test]
+fn max_pool_is_its_definition() {
+    for w in geometries() {
+        let x = f32s(&[2, 3, 11, 13], 5);
+        let mut wanted = vec![];
+        windows(&x, &w, |_, under| wanted.push(under.iter().fold(f32::NEG_INFINITY, |m, (_, v)| m.max(*v))));
+        let mut draft = Draft::new();
+        let source = draft.source(Dtype::F32, &[2, 3, 11, 13]);
+        draft.node(Op::MaxPool { window: w }, &[source], Fact::f32(&[2, 3, w.output.0, w.output.1]));
+        let found = draft.plan().run(&[x]).unwrap();
+        assert_eq!(found[0].as_f32().unwrap(), wanted, "{w:?}");
+    }
+}
+
+/// `conv(x)` of 2 images, 4 channels in 2 groups, 5 outputs per group, through Im2col and MatMul.
+fn convolution(w: Window, kernels: &[f32]) -> Draft {
+    let mut draft = Draft::new();
+    let kernel = some_kernel();
+    let (k, columns) = (2 * w.kernel.0 * w.kernel.1, w.output.0 * w.output.1);
+    let source = draft.source(Dtype::F32, &[2, 4, 11, 13]);
+    let patches = Fact::Panels { format: kernel.b, batch: vec![2, 2], k, mn: columns };
+    let b = draft.node(Op::Im2col { format: kernel.b, window: w, group: 2 }, &[source], patches);
+    let weights = kernels.chunks(5 * k).map(|group| draft.panels(&kernel.a, group, k, 5)).collect();
+    let a =
+        draft.node(Op::Panels { weights }, &[], Fact::Panels { format: kernel.a, batch: vec![2], k, mn: 5 });
+    let bias = draft.constant(&[2, 5], &ramp(10, 3));
+    let op = Op::MatMul {
+        kernel: 0,
+        a: Operand::Input { index: 0, axes: vec![(1, 0)] },
+        b: Operand::Input { index: 1, axes: vec![(0, 0), (1, 1)] },
+        m_axis: Some(2),
+        n_axis: Some(3),
+        fused: vec![Fused::PerRow { op: BinaryOp::Add {}, input: 2, axes: vec![(1, 0)] }],
+    };
+    draft.kernels.push(kernel);
+    draft.node(op, &[a, b, bias], Fact::f32(&[2, 2, 5, columns]));
+    draft
+}
+
+#[test]
+fn convolution_through_patches_is_its_definition() {
+    for w in geometries() {
+        let area = w.kernel.0 * w.kernel.1;
+        let (x, kernels, bias) = (f32s(&[2, 4, 11, 13], 5), ramp(10 * 2 * area, 7), ramp(10, 3));
+        let mut planes = vec![vec![]; 8];
+        windows(&x, &w, |plane, under| planes[plane].push(under));
+        let mut wanted = vec![];
+        for (image, output) in (0..2).flat_map(|i| (0..10).map(move |o| (i, o))) {
+            for (column, _) in planes[0].iter().enumerate() {
+                let mut sum = bias[output];
+                for channel in 0..2 {
+                    let kernel = &kernels[(output * 2 + channel) * area..];
+                    let under = &planes[image * 4 + output / 5 * 2 + channel][column];
+                    sum += under.iter().map(|(tap, v)| kernel[*tap] * v).sum::<f32>();
+                }
+                wanted.push(sum);
+            }
+        }
+        close(&convolution(w, &kernels).plan().run(&[x]).unwrap()[0], &wanted, &w);
+    }
+}
+
+#[test]
+fn chains_share_their_operands_as_they_say() {
+    // Periods that vector kernels take, and periods that they do not.
+    for (rows, columns) in [(3, 64), (3, 20), (40, 3), (1, 7)] {
+        let mut draft = Draft::new();
+        let source = draft.source(Dtype::F32, &[rows, columns]);
+        let (per_row, per_column) = (ramp(rows, 2), ramp(columns, 3));
+        let (a, b) = (draft.constant(&[rows, 1], &per_row), draft.constant(&[1, columns], &per_column));
+        let steps = vec![
+            Step { op: BinaryOp::SubF {}, share: Share::PerBlock {} },
+            Step { op: BinaryOp::Mul {}, share: Share::Lockstep {} },
+        ];
+        draft.node(Op::Chain { steps }, &[source, a, b], Fact::f32(&[rows, columns]));
+        let x = f32s(&[rows, columns], 5);
+        let values = x.as_f32().unwrap().iter().enumerate();
+        let wanted: Vec<_> =
+            values.map(|(i, v)| (per_row[i / columns] - v) * per_column[i % columns]).collect();
+        close(&draft.plan().run(&[x]).unwrap()[0], &wanted, &(rows, columns));
+    }
+}
+
+/// What validation lets through must run or fail, whatever it says: every bit of two plans flipped.
+#[test]
+fn plans_with_a_flipped_bit_run_or_fail() {
+    let drafts: [fn() -> Draft; 2] =
+        [|| convolution(geometries()[1], &ramp(10 * 2 * 9, 7)), depthwise_and_pool];
+    let mut ran = 0;
+    for draft in drafts {
+        let mut bits = 0;
+        draft().file_with(|plan| {
+            bits = plan.len() * 8;
+            plan
+        });
+        for bit in 0..bits {
+            let flipped = draft().file_with(|mut plan| {
+                plan[bit / 8] ^= 1 << (bit % 8);
+                plan
+            });
+            let Some(plan) = flipped.and_then(|file| build(&file).ok()) else { continue };
+            let inputs: Vec<_> = plan.inputs().iter().map(|p| f32s(&p.shape, 5)).collect();
+            ran += usize::from(plan.run(&inputs).is_ok());
+        }
+    }
+    assert!(ran > 100, "{ran} of the flipped plans ran");
+}
+
+fn depthwise_and_pool() -> Draft {
+    let w = geometries()[2];
+    let mut draft = Draft::new();
+    let source = draft.source(Dtype::F32, &[2, 3, 11, 13]);
+    let bias = draft.constant(&[3], &ramp(3, 2));
+    let kernel = draft.weight(&[3, 25], &ramp(75, 7));
+    let op = Op::DepthwiseConv { window: w, kernel };
+    let conv = draft.node(op, &[source, bias], Fact::f32(&[2, 3, w.output.0, w.output.1]));
+    let window = Window { output: (3, 5), ..geometries()[3] };
+    draft.node(Op::MaxPool { window }, &[conv], Fact::f32(&[2, 3, 3, 5]));
+    draft
+}
+
+fn lookup() -> Draft {
+    let mut draft = Draft::new();
+    let source = draft.source(Dtype::I64, &[1, 3]);
+    let table = draft.weight(&[10, 2], &ramp(20, 1));
+    draft.node(Op::GatherRows { table }, &[source], Fact::f32(&[1, 3, 2]));
+    draft
+}
+
+#[test]
+fn rows_are_found_from_both_ends_and_not_beyond() {
+    let (plan, rows) = (lookup().plan(), ramp(20, 1));
+    let run = |ids: [i64; 3]| plan.run(&[Tensor::from_i64([1, 3], ids.to_vec()).unwrap()]);
+    let wanted = [&rows[..2], &rows[18..], &rows[18..]].concat();
+    assert_eq!(run([0, 9, -1]).unwrap()[0].as_f32().unwrap(), wanted);
+    for id in [10, -11, i64::MAX, i64::MIN] {
+        let e = run([0, id, 0]).unwrap_err();
+        assert!(
+            e.kind() == ErrorKind::Run && e.to_string().contains(&format!("index {id} into a table of 10")),
+            "{e}"
+        );
+    }
+    assert!(run([1, 2, 3]).is_ok(), "an error leaves the plan usable");
+}
+
+#[test]
+fn inputs_are_checked_by_name() {
+    let plan = lookup().plan();
+    assert_eq!((&*plan.inputs()[0].name, &*plan.outputs()[0].name), ("in0", "out"));
+    let cases: [(Vec<Tensor>, &str); 4] = [
+        (vec![], "0 inputs, expected 1: in0"),
+        (vec![f32s(&[1, 3], 1)], "input \"in0\" is f32[1,3], expected i64[1,3]"),
+        (vec![Tensor::from_i64([3], vec![0; 3]).unwrap()], "input \"in0\" is i64[3], expected i64[1,3]"),
+        (vec![Tensor::from_i64([1, 4], vec![0; 4]).unwrap()], "input \"in0\" is i64[1,4], expected i64[1,3]"),
+    ];
+    for (inputs, text) in cases {
+        let e = plan.run(&inputs).unwrap_err();
+        assert!(e.kind() == ErrorKind::Input && e.to_string() == text, "{e}");
+    }
+}
+
+#[test]
+fn a_plan_that_does_not_fit_names_what_is_missing() {
+    let w = geometries()[0];
+    type Change = fn(&mut Draft);
+    let cases: [(&str, Change); 5] = [
+        ("this CPU lacks avx1024", |d| d.target += "+avx1024"),
+        ("planned by tract 0.1.2, this build has 0.23.9", |d| d.tract = "0.1.2".into()),
+        ("kernel \"nope\": not on this CPU", |d| d.kernels[0].name = "nope".into()),
+        ("it has no such packing", |d| d.kernels[0].packing = 99),
+        ("its panel layout is another than the plan's", |d| d.kernels[0].a.align /= 2),
+    ];
+    for (text, change) in cases {
+        let mut draft = convolution(w, &ramp(10 * 2 * 9, 7));
+        change(&mut draft);
+        let e = build(&draft.file()).unwrap_err();
+        assert!(e.kind() == ErrorKind::UnsupportedCpu && e.to_string().contains(text), "{e}");
+    }
+}
+
+/// A region of `file` whose chunks have not arrived.
+fn pending(file: &[u8]) -> (Arc<Region>, Pack) {
+    let pack = Pack::parse(file).unwrap();
+    (Arc::new(Region::pending(Buffer::zeroed(file.len()).unwrap(), pack.chunks().to_vec()).unwrap()), pack)
+}
+
+fn deliver(region: &Region, pack: &Pack, file: &[u8]) {
+    for (i, chunk) in pack.chunks().iter().enumerate() {
+        let start = usize::try_from(chunk.offset).unwrap();
+        region.deliver(i, &file[start..start + chunk.len]).unwrap();
+    }
+}
+
+#[test]
+fn weights_are_waited_for_and_not_longer_than_asked() {
+    let file = lookup().file();
+    let ids = [Tensor::from_i64([1, 3], vec![0; 3]).unwrap()];
+    let (region, pack) = pending(&file);
+    let plan = Plan::build(&pack, region.clone(), &BuildOptions::default()).unwrap();
+    let soon = Some(Instant::now() + Duration::from_millis(5));
+    assert_eq!(plan.run_until(&ids, soon).unwrap_err().kind(), ErrorKind::Timeout);
+    std::thread::scope(|s| {
+        let run = s.spawn(|| plan.run(&ids));
+        std::thread::sleep(Duration::from_millis(5));
+        deliver(&region, &pack, &file);
+        assert!(run.join().unwrap().is_ok());
+    });
+    let (region, pack) = pending(&file);
+    let plan = Plan::build(&pack, region.clone(), &BuildOptions::default()).unwrap();
+    region.fail(PackError::new(glowplug_pack::ErrorKind::Failed, "403"));
+    assert_eq!(plan.run(&ids).unwrap_err().kind(), ErrorKind::Transfer);
+}
+
+#[test]
+fn one_plan_serves_many_threads() {
+    let w = geometries()[1];
+    let plan = convolution(w, &ramp(10 * 2 * 9, 7)).plan();
+    let wanted = plan.run(&[f32s(&[2, 4, 11, 13], 5)]).unwrap();
+    std::thread::scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|| {
+                for _ in 0..20 {
+                    assert_eq!(plan.run(&[f32s(&[2, 4, 11, 13], 5)]).unwrap(), wanted);
+                }
+            });
+        }
+    });
+}
+
+/// A buffer that starts 4 bytes after an aligned address.
+struct Shifted(Buffer);
+
+// SAFETY: all bytes but the first four of a buffer that lives as long.
+#[allow(unsafe_code, reason = "memory that no careful store would make")]
+unsafe impl Memory for Shifted {
+    fn base(&self) -> NonNull<u8> {
+        // SAFETY: the buffer has more than four bytes.
+        unsafe { self.0.base().add(4) }
+    }
+    fn len(&self) -> usize {
+        self.0.len() - 4
+    }
+}
+
+#[test]
+fn memory_that_kernels_cannot_read_is_an_error() {
+    let file = convolution(geometries()[0], &ramp(10 * 2 * 9, 7)).file();
+    let shifted = [&[0; 4], file.as_slice()].concat();
+    let region = Region::complete(Shifted(Buffer::copy_of(&shifted).unwrap()));
+    let plan = build_over(Arc::new(region), &file).unwrap();
+    let e = plan.run(&[f32s(&[2, 4, 11, 13], 5)]).unwrap_err();
+    assert!(e.to_string().contains("is not aligned to"), "{e}");
+}

@@ -1,0 +1,121 @@
+//! `PackBuilder`: collects the parts of a pack and lays them out as a file.
+
+use crate::error::{ErrorKind, PackError};
+use crate::file::Pack;
+use crate::header::{ALIGN, Header, SectionKind};
+use crate::manifest::{AssetRange, Manifest};
+use crate::weights::{Form, Place, Weight, WeightId};
+use crate::wire::Writer;
+
+/// Collects weights in execution order, plans and assets; [`PackBuilder::finish`] writes the file.
+#[derive(Default)]
+pub struct PackBuilder {
+    weights: Vec<Weight>,
+    constants: Vec<u8>,
+    blobs: Vec<u8>,
+    embeddings: Vec<u8>,
+    assets: Vec<(String, Vec<u8>)>,
+    plans: Vec<Vec<u8>>,
+}
+
+impl PackBuilder {
+    /// Nothing collected yet.
+    #[must_use]
+    pub fn new() -> PackBuilder {
+        PackBuilder::default()
+    }
+
+    /// Appends a weight to the section of `place`, aligned to 256 bytes. Errors: `bytes` is not as long as
+    /// `form` says; the table is full.
+    pub fn weight(
+        &mut self,
+        name: &str,
+        place: Place,
+        form: Form,
+        bytes: &[u8],
+    ) -> Result<WeightId, PackError> {
+        let invalid = |text: String| PackError::new(ErrorKind::Invalid, format!("weight {name:?}: {text}"));
+        let wanted = form.byte_len()?;
+        if wanted != bytes.len() as u64 {
+            return Err(invalid(format!("{} bytes, its form takes {wanted}", bytes.len())));
+        }
+        let id = u32::try_from(self.weights.len()).map_err(|_| invalid("the weight table is full".into()))?;
+        let section = match place {
+            Place::Constants => &mut self.constants,
+            Place::Blobs => &mut self.blobs,
+            Place::Embeddings => &mut self.embeddings,
+        };
+        pad(section);
+        let offset = section.len() as u64;
+        section.extend_from_slice(bytes);
+        self.weights.push(Weight { name: name.to_owned(), place, offset, form });
+        Ok(WeightId(id))
+    }
+
+    /// The weights collected so far.
+    #[must_use]
+    pub fn weights(&self) -> &[Weight] {
+        &self.weights
+    }
+
+    /// Appends an encoded plan.
+    pub fn plan(&mut self, bytes: Vec<u8>) {
+        self.plans.push(bytes);
+    }
+
+    /// Appends an asset. Errors: the name is taken.
+    pub fn asset(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), PackError> {
+        if self.assets.iter().any(|(n, _)| n == name) {
+            return Err(PackError::new(ErrorKind::Invalid, format!("asset {name:?} is there already")));
+        }
+        self.assets.push((name.to_owned(), bytes));
+        Ok(())
+    }
+
+    /// The file. `manifest.assets` is filled in here. Errors: an invalid manifest. What is returned was
+    /// parsed again by [`Pack::parse`]: a pack that the reader would refuse is never written.
+    pub fn finish(self, mut manifest: Manifest) -> Result<Vec<u8>, PackError> {
+        let mut assets = Vec::new();
+        for (name, bytes) in self.assets {
+            pad(&mut assets);
+            let range = AssetRange { offset: assets.len() as u64, len: bytes.len() as u64 };
+            assets.extend_from_slice(&bytes);
+            manifest.assets.insert(name, range);
+        }
+        let (manifest, weights) = (manifest.to_json()?, Writer::encode(&self.weights));
+        let mut sections: Vec<(SectionKind, &[u8])> =
+            vec![(SectionKind::Manifest, &manifest), (SectionKind::Weights, &weights)];
+        sections.extend(self.plans.iter().map(|p| (SectionKind::Plan, p.as_slice())));
+        let rest = [
+            (SectionKind::Constants, self.constants.as_slice()),
+            (SectionKind::Assets, &assets),
+            (SectionKind::Blobs, &self.blobs),
+            (SectionKind::Embeddings, &self.embeddings),
+        ];
+        sections.extend(rest.into_iter().filter(|(_, body)| !body.is_empty()));
+        let file = lay_out(&sections)?;
+        Pack::parse(&file).map_err(|e| e.within("the pack just written"))?;
+        Ok(file)
+    }
+}
+
+fn lay_out(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>, PackError> {
+    let (header, mut file) = Header::encode(sections)?;
+    for (_, body) in sections {
+        pad(&mut file);
+        file.extend_from_slice(body);
+    }
+    // Pair assertion: the header says what was written.
+    if header.file_len != file.len() as u64 {
+        let text = format!("wrote {} bytes, the header says {}", file.len(), header.file_len);
+        return Err(PackError::corrupt(text));
+    }
+    Ok(file)
+}
+
+const ALIGN_BYTES: usize = 256;
+const _: () = assert!(ALIGN_BYTES as u64 == ALIGN);
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(ALIGN_BYTES), 0);
+}

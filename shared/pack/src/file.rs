@@ -1,0 +1,176 @@
+//! `Pack`: the front of a pack file (everything that a plan is built from), read and checked.
+
+use crate::error::{ErrorKind, PackError};
+use crate::header::{Chunk, Header, Section, SectionKind};
+use crate::manifest::Manifest;
+use crate::region::Region;
+use crate::weights::{self, Weight, WeightId};
+use crate::wire::Reader;
+use std::ops::Range;
+use std::time::Instant;
+
+/// A pack's front: header, chunk table, manifest, weight table, plans, constants.
+///
+/// Structure has been validated and the front's content hashed; blob bytes are read through a [`Region`].
+#[derive(Debug)]
+pub struct Pack {
+    header: Header,
+    chunks: Vec<Chunk>,
+    manifest: Manifest,
+    weights: Vec<Weight>,
+    /// The front's bytes, `0..front_len` of the file.
+    front: Box<[u8]>,
+}
+
+impl Pack {
+    /// The pack whose first bytes are `front`: at least [`Header::front_len`], more is fine.
+    ///
+    /// Checked: all that [`Header::parse`] and [`Header::parse_chunks`] check; the hash of every front
+    /// section; the manifest; the weight table against its sections. Plans are decoded and validated by
+    /// `plan::PlanGraph::decode`. Errors: [`ErrorKind::Truncated`] where `front` is too short; as those.
+    /// Cost: one copy and one BLAKE3 pass over the front.
+    pub fn parse(front: &[u8]) -> Result<Pack, PackError> {
+        let header = Header::parse(front)?;
+        let wanted = usize::try_from(header.front_len).unwrap_or(usize::MAX);
+        let front = front.get(..wanted).ok_or_else(|| {
+            PackError::new(
+                ErrorKind::Truncated,
+                format!("front: {wanted} bytes wanted, found {}", front.len()),
+            )
+        })?;
+        let chunks = header.parse_chunks(front)?;
+        for section in header.sections.iter().filter(|s| s.kind.is_front()) {
+            check_chunks(&chunks[section.chunks.clone()], section, front)?;
+        }
+        let body = |kind: SectionKind| {
+            let section = header.section(kind);
+            section
+                .map(|s| slice(front, &s.range()))
+                .ok_or_else(|| PackError::corrupt(format!("there is no {} section", kind.name())))
+        };
+        let manifest = Manifest::from_json(body(SectionKind::Manifest)?)?;
+        let weights: Vec<Weight> =
+            Reader::decode(body(SectionKind::Weights)?).map_err(|e| e.within("weight table"))?;
+        weights::validate(&weights, &header)?;
+        check_assets(&manifest, &header)?;
+        Ok(Pack { manifest, weights, chunks, front: front.into(), header })
+    }
+
+    /// The pack that fills a complete `region`, such as a mapped file. Errors: as [`Pack::parse`];
+    /// [`ErrorKind::Truncated`] where the region has another length than the header tells.
+    pub fn from_complete(region: &Region) -> Result<Pack, PackError> {
+        let all = region.wait(0..region.len() as u64, None)?;
+        let header = Header::parse(all)?;
+        if header.file_len != all.len() as u64 {
+            let text = format!("the header tells {} bytes, found {}", header.file_len, all.len());
+            return Err(PackError::new(ErrorKind::Truncated, text));
+        }
+        Pack::parse(all)
+    }
+
+    /// Header and section table.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The chunk table, in file order.
+    #[must_use]
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The weight table.
+    #[must_use]
+    pub fn weights(&self) -> &[Weight] {
+        &self.weights
+    }
+
+    /// One weight. Errors: no such row.
+    pub fn weight(&self, id: WeightId) -> Result<&Weight, PackError> {
+        let index = usize::try_from(id.0).unwrap_or(usize::MAX);
+        self.weights.get(index).ok_or_else(|| {
+            PackError::corrupt(format!("weight {} of a table of {}", id.0, self.weights.len()))
+        })
+    }
+
+    /// A weight's bytes as a range of the file.
+    pub fn weight_range(&self, id: WeightId) -> Result<Range<u64>, PackError> {
+        let weight = self.weight(id)?;
+        let range = weight.range()?;
+        let base = self.header.section(weight.place.section()).map_or(0, |s| s.offset);
+        Ok(base + range.start..base + range.end)
+    }
+
+    /// The bytes of every tuned plan, in file order.
+    pub fn plans(&self) -> impl Iterator<Item = &[u8]> {
+        let plans = self.header.sections.iter().filter(|s| s.kind == SectionKind::Plan);
+        plans.map(|s| slice(&self.front, &s.range()))
+    }
+
+    /// An asset's bytes as a range of the file. Errors: no such asset.
+    pub fn asset_range(&self, name: &str) -> Result<Range<u64>, PackError> {
+        let asset = self.manifest.assets.get(name);
+        let asset = asset.ok_or_else(|| PackError::new(ErrorKind::Invalid, format!("no asset {name:?}")))?;
+        let base = self.header.section(SectionKind::Assets).map_or(0, |s| s.offset);
+        Ok(base + asset.offset..base + asset.offset + asset.len)
+    }
+
+    /// BLAKE3 of the header, in hex: the identity of this pack.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        blake3::Hash::from_bytes(self.header.digest).to_hex().to_string()
+    }
+
+    /// Hashes every chunk in `region`. Errors: the first chunk whose bytes differ, by number and place.
+    /// Cost: one BLAKE3 pass over the file, waiting for what is missing.
+    pub fn verify_content(&self, region: &Region, deadline: Option<Instant>) -> Result<(), PackError> {
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let range = chunk.offset..chunk.offset + chunk.len as u64;
+            check_chunk(index, chunk, region.wait(range, deadline)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// `bytes[range]` for a range that the header's checks put inside of `bytes`; empty otherwise.
+fn slice<'a>(bytes: &'a [u8], range: &Range<u64>) -> &'a [u8] {
+    let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+    start.ok().zip(end.ok()).and_then(|(s, e)| bytes.get(s..e)).unwrap_or_default()
+}
+
+fn check_chunks(chunks: &[Chunk], section: &Section, front: &[u8]) -> Result<(), PackError> {
+    for (chunk, index) in chunks.iter().zip(section.chunks.clone()) {
+        let bytes = slice(front, &(chunk.offset..chunk.offset + chunk.len as u64));
+        check_chunk(index, chunk, bytes).map_err(|e| e.within(section.kind.name()))?;
+    }
+    Ok(())
+}
+
+fn check_chunk(index: usize, chunk: &Chunk, bytes: &[u8]) -> Result<(), PackError> {
+    if blake3::hash(bytes) == chunk.hash {
+        return Ok(());
+    }
+    let (start, end) = (chunk.offset, chunk.offset + chunk.len as u64);
+    Err(PackError::corrupt(format!(
+        "chunk {index} (bytes {start} to {end}): its hash differs from the chunk table's"
+    )))
+}
+
+fn check_assets(manifest: &Manifest, header: &Header) -> Result<(), PackError> {
+    let len = header.section(SectionKind::Assets).map_or(0, |s| s.len);
+    for (name, asset) in &manifest.assets {
+        if asset.offset.checked_add(asset.len).is_none_or(|end| end > len) {
+            let text =
+                format!("asset {name:?}: {} bytes at {}, the section has {len}", asset.len, asset.offset);
+            return Err(PackError::corrupt(text));
+        }
+    }
+    Ok(())
+}

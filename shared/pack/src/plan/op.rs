@@ -1,0 +1,333 @@
+//! The operators of a plan. Names and attributes are ONNX's where ONNX has the operator.
+
+use super::fact::PanelFormat;
+use crate::weights::WeightId;
+use crate::wire_enum;
+use crate::wire_struct;
+
+/// `(axis of the product, axis of the operand)`: the operand moves with the product along these axes and
+/// stays where it is along all others.
+pub type AxisMap = Vec<(usize, usize)>;
+
+/// What a node does. Each rule says what its operands and its one output have to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// An input of the plan. No operands.
+    Source {},
+    /// A small weight, copied when the plan is built. No operands.
+    Constant {
+        /// A plain weight.
+        weight: WeightId,
+    },
+    /// Prepacked weights, read in place. No operands; one weight for each matrix of the batch.
+    Panels {
+        /// Weights in panels.
+        weights: Vec<WeightId>,
+    },
+    /// Cuts `x[.., k, .., mn, ..]` into panels; the axes that are left are the batch.
+    Prepack {
+        /// The layout.
+        format: PanelFormat,
+        /// The axis of depth.
+        k_axis: usize,
+        /// The axis of rows (or columns).
+        mn_axis: usize,
+    },
+    /// The patches of `x[N, C, H, W]` (or `[C, H, W]`) under a convolution's window, as panels `[N, group]`
+    /// of depth `C / group * kh * kw` and `oh * ow` columns. Nothing is written out: the matrix product asks
+    /// for one panel at a time.
+    Im2col {
+        /// The layout.
+        format: PanelFormat,
+        /// The window.
+        window: Window,
+        /// Groups of channels.
+        group: usize,
+    },
+    /// `C = A B`, then `fused` element by element. Axes of C other than `m_axis` and `n_axis` are the batch.
+    MatMul {
+        /// Index into the plan's kernels.
+        kernel: usize,
+        /// The left operand.
+        a: Operand,
+        /// The right operand.
+        b: Operand,
+        /// The axis of C along the rows of A; one row where absent.
+        m_axis: Option<usize>,
+        /// The axis of C along the columns of B; one column where absent.
+        n_axis: Option<usize>,
+        /// What follows the product, in order.
+        fused: Vec<Fused>,
+    },
+    /// ONNX Conv with one channel per group: `x[N, C, H, W]` (or `[C, H, W]`), `bias` of C values.
+    DepthwiseConv {
+        /// The window.
+        window: Window,
+        /// A plain weight of `C * kh * kw` values, read in place.
+        kernel: WeightId,
+    },
+    /// ONNX MaxPool over `x[N, C, H, W]` (or `[C, H, W]`); padding never wins.
+    MaxPool {
+        /// The window.
+        window: Window,
+    },
+    /// `x`, then one operand per step, element by element in one pass.
+    Chain {
+        /// The steps, in order.
+        steps: Vec<Step>,
+    },
+    /// `op(x, y)` with ONNX broadcasting between tensors of one rank.
+    Binary {
+        /// The operation.
+        op: BinaryOp,
+    },
+    /// `op(x)`, element by element.
+    Unary {
+        /// The operation.
+        op: UnaryOp,
+    },
+    /// ONNX Reduce* with keepdims=1.
+    Reduce {
+        /// The axes, each of which becomes 1.
+        axes: Vec<usize>,
+        /// How.
+        reducer: Reducer,
+    },
+    /// ONNX Softmax over several axes at once.
+    Softmax {
+        /// The axes.
+        axes: Vec<usize>,
+    },
+    /// `x / sqrt(mean(x * x, axis) + epsilon)`.
+    RmsNorm {
+        /// The axis.
+        axis: usize,
+        /// The constant that keeps the root from 0.
+        epsilon: f32,
+    },
+    /// ONNX Reshape to the output's shape.
+    Reshape {},
+    /// ONNX Transpose that takes one axis out and puts it in elsewhere.
+    MoveAxis {
+        /// Where it is.
+        from: usize,
+        /// Where it goes.
+        to: usize,
+    },
+    /// ONNX Cast to the output's dtype.
+    Cast {},
+    /// ONNX Gather along axis 0 of a weight, its rows read in place. `indices` is i64; negative ones count
+    /// from the end.
+    GatherRows {
+        /// A plain weight `[rows, ..]`.
+        table: WeightId,
+    },
+}
+wire_enum!(Op {
+    0 => Source {},
+    1 => Constant { weight },
+    2 => Panels { weights },
+    3 => Prepack { format, k_axis, mn_axis },
+    4 => Im2col { format, window, group },
+    5 => MatMul { kernel, a, b, m_axis, n_axis, fused },
+    6 => DepthwiseConv { window, kernel },
+    7 => MaxPool { window },
+    8 => Chain { steps },
+    9 => Binary { op },
+    10 => Unary { op },
+    11 => Reduce { axes, reducer },
+    12 => Softmax { axes },
+    13 => RmsNorm { axis, epsilon },
+    14 => Reshape {},
+    15 => MoveAxis { from, to },
+    16 => Cast {},
+    17 => GatherRows { table },
+});
+
+impl Op {
+    /// Its name, as `inspect` prints it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Source {} => "Source",
+            Op::Constant { .. } => "Constant",
+            Op::Panels { .. } => "Panels",
+            Op::Prepack { .. } => "Prepack",
+            Op::Im2col { .. } => "Im2col",
+            Op::MatMul { .. } => "MatMul",
+            Op::DepthwiseConv { .. } => "DepthwiseConv",
+            Op::MaxPool { .. } => "MaxPool",
+            Op::Chain { .. } => "Chain",
+            Op::Binary { .. } => "Binary",
+            Op::Unary { .. } => "Unary",
+            Op::Reduce { .. } => "Reduce",
+            Op::Softmax { .. } => "Softmax",
+            Op::RmsNorm { .. } => "RmsNorm",
+            Op::Reshape {} => "Reshape",
+            Op::MoveAxis { .. } => "MoveAxis",
+            Op::Cast {} => "Cast",
+            Op::GatherRows { .. } => "GatherRows",
+        }
+    }
+}
+
+/// A two-dimensional sliding window, `(vertical, horizontal)` throughout. Positions outside of the input are
+/// padding, however far outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Extents of the kernel.
+    pub kernel: (usize, usize),
+    /// Steps between outputs.
+    pub strides: (usize, usize),
+    /// Steps between taps.
+    pub dilations: (usize, usize),
+    /// Padding before the first row and the first column.
+    pub pads: (usize, usize),
+    /// Extents of the output.
+    pub output: (usize, usize),
+}
+wire_struct!(Window { kernel, strides, dilations, pads, output });
+
+/// An operand of a matrix product.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// An operand of the node, panels with a batch.
+    Input {
+        /// Which.
+        index: usize,
+        /// How its batch follows the product's axes.
+        axes: AxisMap,
+    },
+    /// One prepacked matrix, read in place and shared by the whole batch.
+    Weight {
+        /// The weight.
+        weight: WeightId,
+    },
+}
+wire_enum!(Operand { 0 => Input { index, axes }, 1 => Weight { weight } });
+
+/// Something applied to the tiles of a product before they are stored. `input` is an operand of the node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fused {
+    /// `c = op(s, c)` with one value for all.
+    Scalar {
+        /// The operation.
+        op: BinaryOp,
+        /// One value.
+        input: usize,
+    },
+    /// `c[i, j] = op(v[i], c[i, j])`.
+    PerRow {
+        /// The operation.
+        op: BinaryOp,
+        /// At least one value per row, contiguous.
+        input: usize,
+        /// How it follows the product's axes.
+        axes: AxisMap,
+    },
+    /// `c[i, j] = op(v[j], c[i, j])`.
+    PerColumn {
+        /// The operation.
+        op: BinaryOp,
+        /// At least one value per column, contiguous.
+        input: usize,
+        /// How it follows the product's axes.
+        axes: AxisMap,
+    },
+    /// `c[i, j] += t[i, j]`.
+    AddTensor {
+        /// The tensor.
+        input: usize,
+        /// Its axis along the rows; the same for all rows where absent.
+        m_axis: Option<usize>,
+        /// Its axis along the columns; the same for all columns where absent.
+        n_axis: Option<usize>,
+        /// How it follows the product's other axes.
+        axes: AxisMap,
+    },
+    /// `c = c < 0 ? alpha * c : c` with one value for all.
+    LeakyRelu {
+        /// Alpha.
+        input: usize,
+    },
+}
+wire_enum!(Fused {
+    0 => Scalar { op, input },
+    1 => PerRow { op, input, axes },
+    2 => PerColumn { op, input, axes },
+    3 => AddTensor { input, m_axis, n_axis, axes },
+    4 => LeakyRelu { input },
+});
+
+/// One step of a [`Op::Chain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The operation: `acc = op(acc, operand)`.
+    pub op: BinaryOp,
+    /// How the operand is shared out.
+    pub share: Share,
+}
+wire_struct!(Step { op, share });
+
+/// How a smaller operand covers a larger one of the same rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Leading extents 1, the others equal: the operand repeats.
+    Lockstep {},
+    /// Trailing extents 1, the others equal: each value covers a block.
+    PerBlock {},
+}
+wire_enum!(Share { 0 => Lockstep {}, 1 => PerBlock {} });
+
+/// A binary operation on f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names; SubF is y - x")]
+pub enum BinaryOp {
+    Min {},
+    Max {},
+    Add {},
+    Mul {},
+    Sub {},
+    SubF {},
+    Div {},
+    Pow {},
+}
+wire_enum!(BinaryOp {
+    0 => Min {}, 1 => Max {}, 2 => Add {}, 3 => Mul {}, 4 => Sub {}, 5 => SubF {}, 6 => Div {}, 7 => Pow {},
+});
+
+/// A unary operation on f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names; Gelu is the exact one, Rsqrt is 1 / sqrt(x)")]
+pub enum UnaryOp {
+    Abs {},
+    Exp {},
+    Ln {},
+    Sqrt {},
+    Rsqrt {},
+    Recip {},
+    Square {},
+    Neg {},
+    Tanh {},
+    Erf {},
+    Sigmoid {},
+    HardSwish {},
+    Silu {},
+    Gelu {},
+}
+wire_enum!(UnaryOp {
+    0 => Abs {}, 1 => Exp {}, 2 => Ln {}, 3 => Sqrt {}, 4 => Rsqrt {}, 5 => Recip {}, 6 => Square {},
+    7 => Neg {}, 8 => Tanh {}, 9 => Erf {}, 10 => Sigmoid {}, 11 => HardSwish {}, 12 => Silu {}, 13 => Gelu {},
+});
+
+/// A reduction of f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names")]
+pub enum Reducer {
+    Sum {},
+    Max {},
+    Min {},
+    Prod {},
+    MeanOfSquares {},
+}
+wire_enum!(Reducer { 0 => Sum {}, 1 => Max {}, 2 => Min {}, 3 => Prod {}, 4 => MeanOfSquares {} });

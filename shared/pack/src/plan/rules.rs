@@ -1,0 +1,273 @@
+//! One rule per operator: what its operands and its output have to be.
+
+use super::validate::Context;
+use super::{Fact, Op, Share, Step, Window, matmul};
+use crate::dtype::Dtype;
+use crate::tensor::element_count;
+use crate::weights::WeightId;
+
+/// Extents above this are refused where they enter products of several: no index arithmetic overflows.
+const MAX_EXTENT: usize = 1 << 24;
+
+type Checked = Result<(), String>;
+
+/// Whether `op` may be applied to `inputs` and gives `output`.
+pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Checked {
+    match op {
+        Op::Source {} => operands::<0>(inputs).and_then(|_| tensor(output).map(drop)),
+        Op::Constant { weight } => constant(context, *weight, inputs, output),
+        Op::Panels { weights } => panels(context, weights, inputs, output),
+        Op::Prepack { format, k_axis, mn_axis } => {
+            let [x] = operands(inputs)?;
+            let (batch, k, mn) = without(f32(x)?, *k_axis, *mn_axis)?;
+            gives(output, &Fact::Panels { format: *format, batch, k, mn })
+        }
+        Op::Im2col { format, window, group } => im2col(format, window, *group, inputs, output),
+        Op::MatMul { kernel, a, b, m_axis, n_axis, fused } => {
+            let product = matmul::Product { a, b, m_axis: *m_axis, n_axis: *n_axis, fused };
+            matmul::check(context, *kernel, &product, inputs, f32(output)?)
+        }
+        Op::DepthwiseConv { window, kernel } => depthwise(context, window, *kernel, inputs, output),
+        Op::MaxPool { window } => {
+            let [x] = operands(inputs)?;
+            gives(output, &Fact::f32(&slid(f32(x)?, window)?))
+        }
+        Op::Chain { steps } => chain(steps, inputs, output),
+        Op::Binary { .. } => {
+            let [x, y] = operands(inputs)?;
+            gives(output, &Fact::f32(&broadcast(f32(x)?, f32(y)?)?))
+        }
+        Op::Unary { .. } => {
+            let [x] = operands(inputs)?;
+            gives(output, &Fact::f32(f32(x)?))
+        }
+        Op::Reduce { axes, .. } => {
+            let [x] = operands(inputs)?;
+            let mut shape = f32(x)?.to_vec();
+            distinct(axes, shape.len())?;
+            axes.iter().for_each(|a| shape[*a] = 1);
+            gives(output, &Fact::f32(&shape))
+        }
+        Op::Softmax { axes } => {
+            let [x] = operands(inputs)?;
+            distinct(axes, f32(x)?.len())?;
+            gives(output, x)
+        }
+        Op::RmsNorm { axis, .. } => {
+            let [x] = operands(inputs)?;
+            distinct(&[*axis], f32(x)?.len())?;
+            gives(output, x)
+        }
+        Op::Reshape {} => reshape(inputs, output),
+        Op::MoveAxis { from, to } => move_axis(*from, *to, inputs, output),
+        Op::Cast {} => {
+            let [x] = operands(inputs)?;
+            let (dtype, _) = tensor(output)?;
+            gives(output, &Fact::Tensor { dtype, shape: tensor(x)?.1.to_vec() })
+        }
+        Op::GatherRows { table } => gather_rows(context, *table, inputs, output),
+    }
+}
+
+fn operands<'a, const N: usize>(inputs: &[&'a Fact]) -> Result<[&'a Fact; N], String> {
+    inputs.try_into().map_err(|_| format!("{} operands, expected {N}", inputs.len()))
+}
+
+fn tensor(fact: &Fact) -> Result<(Dtype, &[usize]), String> {
+    match fact {
+        Fact::Tensor { dtype, shape } => Ok((*dtype, shape)),
+        Fact::Panels { .. } => Err(format!("found {fact:?}, expected a tensor")),
+    }
+}
+
+/// The shape of an f32 tensor.
+pub(super) fn f32(fact: &Fact) -> Result<&[usize], String> {
+    match tensor(fact)? {
+        (Dtype::F32, shape) => Ok(shape),
+        (dtype, _) => Err(format!("found a tensor of {dtype}, expected f32")),
+    }
+}
+
+fn gives(output: &Fact, wanted: &Fact) -> Checked {
+    if output == wanted { Ok(()) } else { Err(format!("gives {output:?}, expected {wanted:?}")) }
+}
+
+/// Axes in range, none twice.
+fn distinct(axes: &[usize], rank: usize) -> Checked {
+    let repeated = axes.iter().enumerate().any(|(i, a)| axes[..i].contains(a));
+    if axes.is_empty() || repeated || axes.iter().any(|a| *a >= rank) {
+        return Err(format!("axes {axes:?}, expected distinct ones below {rank}"));
+    }
+    Ok(())
+}
+
+/// `shape` without two axes, and their extents.
+fn without(shape: &[usize], k_axis: usize, mn_axis: usize) -> Result<(Vec<usize>, usize, usize), String> {
+    distinct(&[k_axis, mn_axis], shape.len())?;
+    let rest = shape.iter().enumerate().filter(|(i, _)| *i != k_axis && *i != mn_axis);
+    Ok((rest.map(|(_, d)| *d).collect(), shape[k_axis], shape[mn_axis]))
+}
+
+fn constant(context: &Context<'_>, weight: WeightId, inputs: &[&Fact], output: &Fact) -> Checked {
+    operands::<0>(inputs)?;
+    let (dtype, shape) = context.plain(weight)?;
+    gives(output, &Fact::Tensor { dtype, shape: shape.to_vec() })
+}
+
+fn panels(context: &Context<'_>, weights: &[WeightId], inputs: &[&Fact], output: &Fact) -> Checked {
+    operands::<0>(inputs)?;
+    let Fact::Panels { format, batch, k, mn } = output else {
+        return Err(format!("gives {output:?}, expected panels"));
+    };
+    if element_count(batch) != Some(weights.len()) {
+        return Err(format!("{} weights, expected one for each of the batch {batch:?}", weights.len()));
+    }
+    weights.iter().try_for_each(|w| context.panels(*w, format, *k, *mn))
+}
+
+/// `[N, C, H, W]` of a tensor of rank 4, or of rank 3 with N = 1.
+fn planes(shape: &[usize]) -> Result<[usize; 4], String> {
+    let full = match *shape {
+        [n, c, h, w] => [n, c, h, w],
+        [c, h, w] => [1, c, h, w],
+        _ => return Err(format!("a tensor of shape {shape:?}, expected [N, C, H, W] or [C, H, W]")),
+    };
+    if full.iter().any(|d| *d > MAX_EXTENT) {
+        return Err(format!("a tensor of shape {shape:?}, expected extents up to {MAX_EXTENT}"));
+    }
+    Ok(full)
+}
+
+/// Every extent of a window in `1..=MAX_EXTENT`, and no position that overflows.
+fn window(window: &Window) -> Checked {
+    let Window { kernel, strides, dilations, pads, output } = *window;
+    let positive = [kernel, strides, dilations, output];
+    let small = |n: usize| n <= MAX_EXTENT;
+    if positive.iter().any(|(y, x)| *y == 0 || *x == 0 || !small(*y) || !small(*x))
+        || !small(pads.0)
+        || !small(pads.1)
+    {
+        return Err(format!("{window:?}, expected extents from 1 to {MAX_EXTENT}"));
+    }
+    Ok(())
+}
+
+/// The shape after a window slid over the last two axes.
+fn slid(shape: &[usize], w: &Window) -> Result<Vec<usize>, String> {
+    planes(shape)?;
+    window(w)?;
+    let mut shape = shape.to_vec();
+    let rank = shape.len();
+    (shape[rank - 2], shape[rank - 1]) = w.output;
+    Ok(shape)
+}
+
+fn im2col(format: &super::PanelFormat, w: &Window, group: usize, inputs: &[&Fact], output: &Fact) -> Checked {
+    let [x] = operands(inputs)?;
+    let [n, c, ..] = planes(f32(x)?)?;
+    window(w)?;
+    if group == 0 || !c.is_multiple_of(group) {
+        return Err(format!("{group} groups of {c} channels"));
+    }
+    let k = element_count(&[c / group, w.kernel.0, w.kernel.1]).ok_or("depth overflows")?;
+    let mn = element_count(&[w.output.0, w.output.1]).ok_or("columns overflow")?;
+    gives(output, &Fact::Panels { format: *format, batch: vec![n, group], k, mn })
+}
+
+fn depthwise(
+    context: &Context<'_>,
+    w: &Window,
+    kernel: WeightId,
+    inputs: &[&Fact],
+    output: &Fact,
+) -> Checked {
+    let [x, bias] = operands(inputs)?;
+    let shape = f32(x)?;
+    let [_, c, ..] = planes(shape)?;
+    let out = slid(shape, w)?;
+    let taps = element_count(&[c, w.kernel.0, w.kernel.1]).ok_or("kernel overflows")?;
+    match context.plain(kernel)? {
+        (Dtype::F32, shape) if element_count(shape) == Some(taps) => {}
+        (dtype, shape) => return Err(format!("kernel is {dtype} {shape:?}, expected {taps} values of f32")),
+    }
+    if element_count(f32(bias)?) != Some(c) {
+        return Err(format!("bias is {bias:?}, expected {c} values"));
+    }
+    gives(output, &Fact::f32(&out))
+}
+
+fn chain(steps: &[Step], inputs: &[&Fact], output: &Fact) -> Checked {
+    let [x, operands @ ..] = inputs else {
+        return Err("0 operands, expected 1 more than steps".into());
+    };
+    if operands.len() != steps.len() {
+        return Err(format!("{} operands for {} steps, expected 1 more", inputs.len(), steps.len()));
+    }
+    let shape = f32(x)?;
+    for (step, operand) in steps.iter().zip(operands) {
+        let small = f32(operand)?;
+        let differs = |d: &(&usize, &usize)| d.0 != d.1;
+        let pairs = || shape.iter().zip(small);
+        let fits = small.len() == shape.len()
+            && match step.share {
+                Share::Lockstep {} => !pairs().skip_while(|(_, s)| **s == 1).any(|d| differs(&d)),
+                Share::PerBlock {} => pairs().skip_while(|d| !differs(d)).all(|(_, s)| *s == 1),
+            };
+        if !fits {
+            return Err(format!("operand of shape {small:?} for {:?} over {shape:?}", step.share));
+        }
+    }
+    gives(output, x)
+}
+
+/// ONNX broadcasting between shapes of one rank.
+fn broadcast(x: &[usize], y: &[usize]) -> Result<Vec<usize>, String> {
+    let bad = || format!("shapes {x:?} and {y:?} do not broadcast");
+    if x.len() != y.len() {
+        return Err(bad());
+    }
+    x.iter()
+        .zip(y)
+        .map(|(a, b)| {
+            if *a == *b || *b == 1 {
+                Ok(*a)
+            } else if *a == 1 {
+                Ok(*b)
+            } else {
+                Err(bad())
+            }
+        })
+        .collect()
+}
+
+fn reshape(inputs: &[&Fact], output: &Fact) -> Checked {
+    let [x] = operands(inputs)?;
+    let ((from, old), (to, new)) = (tensor(x)?, tensor(output)?);
+    if from != to || element_count(old) != element_count(new) {
+        return Err(format!("gives {to} {new:?}, expected as many values of {from} as {old:?} has"));
+    }
+    Ok(())
+}
+
+fn move_axis(from: usize, to: usize, inputs: &[&Fact], output: &Fact) -> Checked {
+    let [x] = operands(inputs)?;
+    let (dtype, shape) = tensor(x)?;
+    if from >= shape.len() || to >= shape.len() {
+        return Err(format!("axis {from} to {to}, expected both below {}", shape.len()));
+    }
+    let mut shape = shape.to_vec();
+    let extent = shape.remove(from);
+    shape.insert(to, extent);
+    gives(output, &Fact::Tensor { dtype, shape })
+}
+
+fn gather_rows(context: &Context<'_>, table: WeightId, inputs: &[&Fact], output: &Fact) -> Checked {
+    let [indices] = operands(inputs)?;
+    let (Dtype::I64, indices) = tensor(indices)? else {
+        return Err(format!("indices are {indices:?}, expected i64"));
+    };
+    let (dtype, [_, row @ ..]) = context.plain(table)? else {
+        return Err("the table is a scalar, expected rows".into());
+    };
+    gives(output, &Fact::Tensor { dtype, shape: [indices, row].concat() })
+}

@@ -1,0 +1,249 @@
+//! tract's optimized graph to a plan: one row per operator.
+//!
+//! Some of tract's operators keep their attributes private. What they were made from is public, so that is
+//! read instead: a convolution's window from the decluttered graph, where it is one node with the same name.
+
+mod conv;
+mod matmul;
+mod ops;
+
+use crate::error::{ErrorKind, PackerError};
+use glowplug_engine::target;
+use glowplug_pack::plan::{Fact, Kernel, Node, Op, Outlet, PanelFormat, PlanGraph, PlanHead};
+use glowplug_pack::{Dtype, Form, PackBuilder, Place, WeightId};
+use std::collections::HashMap;
+use tract_core::internal::*;
+use tract_core::ops::array::Gather;
+use tract_core::ops::cnn::Conv;
+use tract_core::ops::konst::Const;
+use tract_core::ops::matmul::pack::DynPackedExoticFact;
+use tract_linalg::isa::IsaSet;
+use tract_linalg::mmm::{
+    EagerPackedInput, MMMInputFormat, MMMInputValue, PackedExoticFact, PackedMatrixStorage,
+};
+use tract_linalg::pack::PackedFormat;
+
+/// Gathered tables of at least this many values stay in the pack; smaller ones do too, but beside the blobs.
+const EMBEDDING_VALUES: usize = 1 << 16;
+/// Weights of up to this many bytes are copied when a plan is built.
+const CONSTANT_BYTES: usize = 1 << 16;
+
+/// The plan of `optimized`, its weights added to `builder` in execution order.
+///
+/// Errors: an operator, dtype or pattern that plans do not cover, with the node's name.
+pub(crate) fn encode(
+    decluttered: &TypedModel,
+    optimized: &TypedModel,
+    builder: &mut PackBuilder,
+) -> Result<PlanGraph, PackerError> {
+    let mut encoder = Encoder::new(decluttered, optimized, builder);
+    let order = optimized.eval_order().map_err(|e| PackerError::model("plan", &e))?;
+    for id in order {
+        let node = optimized.node(id);
+        encoder.node(node).map_err(|e| {
+            let text = format!(
+                "node {:?} ({}): {e:#}; plans cover what image classifiers and sentence encoders of f32 are made \
+                 of, please report the model if it is one of those",
+                node.name,
+                node.op.name()
+            );
+            PackerError::new(ErrorKind::Unsupported, text)
+        })?;
+    }
+    encoder.finish().map_err(|e| PackerError::model("plan", &e))
+}
+
+/// The decluttered convolution that a node was made from, and the shape of its input.
+struct ConvSource<'a> {
+    conv: &'a Conv,
+    input: TVec<usize>,
+}
+
+struct Encoder<'a> {
+    model: &'a TypedModel,
+    builder: &'a mut PackBuilder,
+    convs: HashMap<&'a str, ConvSource<'a>>,
+    kernels: Vec<Kernel>,
+    isa: IsaSet,
+    nodes: Vec<Node>,
+    /// Where each outlet of tract's graph is found in the plan.
+    outlets: HashMap<OutletId, Outlet>,
+    /// Constants that some node reads in place, so that none is written twice.
+    in_place: HashMap<OutletId, WeightId>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(decluttered: &'a TypedModel, model: &'a TypedModel, builder: &'a mut PackBuilder) -> Encoder<'a> {
+        let source = |n: &'a TypedNode| {
+            let conv = n.op_as::<Conv>()?;
+            let input = decluttered.outlet_fact(n.inputs[0]).ok()?.shape.as_concrete()?.into();
+            Some((n.name.as_str(), ConvSource { conv, input }))
+        };
+        let convs = decluttered.nodes.iter().filter_map(source).collect();
+        let isa = match std::env::consts::ARCH {
+            "x86_64" => IsaSet::of_arch(tract_linalg::isa::Arch::X86_64),
+            "aarch64" => IsaSet::of_arch(tract_linalg::isa::Arch::Aarch64),
+            _ => IsaSet::empty(),
+        };
+        let (kernels, nodes, outlets, in_place) = Default::default();
+        Encoder { model, builder, convs, kernels, isa, nodes, outlets, in_place }
+    }
+
+    fn node(&mut self, node: &'a TypedNode) -> TractResult<()> {
+        if self.is_read_in_place(node) {
+            return Ok(());
+        }
+        let row = ops::ROWS.iter().find_map(|row| row(self, node));
+        let encoded = row.unwrap_or_else(|| bail!("the operator is not covered"))?;
+        let Encoded { op, inputs } = encoded;
+        let inputs = inputs.iter().map(|o| self.outlet(*o)).collect::<TractResult<Vec<_>>>()?;
+        let outputs = node.outputs.iter().map(|o| self.fact(&o.fact)).collect::<TractResult<Vec<_>>>()?;
+        self.push(node, op, inputs, outputs);
+        Ok(())
+    }
+
+    fn push(&mut self, node: &TypedNode, op: Op, inputs: Vec<Outlet>, outputs: Vec<Fact>) {
+        let index = self.nodes.len();
+        for slot in 0..outputs.len() {
+            self.outlets.insert(OutletId::new(node.id, slot), Outlet { node: index, slot });
+        }
+        self.nodes.push(Node { name: node.name.clone(), op, inputs, outputs });
+    }
+
+    fn outlet(&self, outlet: OutletId) -> TractResult<Outlet> {
+        match self.outlets.get(&outlet) {
+            Some(outlet) => Ok(*outlet),
+            None => bail!("operand {outlet:?} ({}) is not in the plan", self.model.node(outlet.node).name),
+        }
+    }
+
+    /// Constants that no node takes as a tensor: embedding tables and depthwise kernels are read in place by
+    /// the node that uses them, padded inputs are taken unpadded.
+    fn is_read_in_place(&self, node: &TypedNode) -> bool {
+        let takers = &node.outputs[0].successors;
+        let all = |test: &dyn Fn(&TypedNode, usize) -> bool| {
+            !takers.is_empty() && takers.iter().all(|s| test(self.model.node(s.node), s.slot))
+        };
+        let is_output = self.model.outputs.iter().any(|o| o.node == node.id);
+        !is_output
+            && if node.op_is::<Const>() {
+                all(&|n, slot| (slot == 0 && is_row_gather(n)) || (slot == 1 && conv::is_depthwise(n)))
+            } else {
+                all(&|n, _| conv::is_padding_of(node, n))
+            }
+    }
+
+    /// The weight of a constant that is read in place.
+    fn weight_in_place(&mut self, outlet: OutletId) -> TractResult<WeightId> {
+        if let Some(id) = self.in_place.get(&outlet) {
+            return Ok(*id);
+        }
+        let node = self.model.node(outlet.node);
+        let Some(constant) = node.op_as::<Const>() else {
+            bail!("operand {:?} is not a constant", node.name)
+        };
+        let gathered = node.outputs[0].successors.iter().any(|s| is_row_gather(self.model.node(s.node)));
+        let embedding = gathered && constant.val().len() >= EMBEDDING_VALUES;
+        let place = if embedding { Place::Embeddings } else { Place::Blobs };
+        let id = self.plain_weight(&node.name, constant.val(), place)?;
+        self.in_place.insert(outlet, id);
+        Ok(id)
+    }
+
+    fn plain_weight(&mut self, name: &str, tensor: &Tensor, place: Place) -> TractResult<WeightId> {
+        let form = Form::Plain { dtype: dtype(tensor.datum_type())?, shape: tensor.shape().to_vec() };
+        ensure!(tensor.is_plain(), "a weight in a layout of tract's own");
+        Ok(self.builder.weight(name, place, form, tensor.as_bytes())?)
+    }
+
+    fn constant(&mut self, name: &str, tensor: &Tensor) -> TractResult<Op> {
+        let small = tensor.len() * tensor.datum_type().size_of() <= CONSTANT_BYTES;
+        let place = if small { Place::Constants } else { Place::Blobs };
+        Ok(Op::Constant { weight: self.plain_weight(name, tensor, place)? })
+    }
+
+    fn panels(&mut self, name: &str, storage: &PackedMatrixStorage) -> TractResult<Op> {
+        let weights = storage.values().iter().map(|v| self.panel_weight(name, &**v));
+        Ok(Op::Panels { weights: weights.collect::<TractResult<_>>()? })
+    }
+
+    /// A prepacked matrix, its panels moved apart to multiples of the pack's alignment.
+    fn panel_weight(&mut self, name: &str, value: &dyn MMMInputValue) -> TractResult<WeightId> {
+        let Some(eager) = value.downcast_ref::<EagerPackedInput>() else {
+            bail!("a weight packed as {value:?}")
+        };
+        let format = panel_format(eager.format())?;
+        let (k, mn) = (eager.fact.k, eager.mn);
+        let panel_bytes = eager.panel_bytes.next_multiple_of(usize::try_from(glowplug_pack::header::ALIGN)?);
+        let value_bytes = k * format.r * format.dtype.size();
+        let mut bytes = vec![0; mn.div_ceil(format.r) * panel_bytes];
+        // Only the values: what tract leaves between panels is whatever its memory held before.
+        for (to, from) in bytes.chunks_mut(panel_bytes).zip(eager.packed.as_bytes().chunks(eager.panel_bytes))
+        {
+            to[..value_bytes].copy_from_slice(&from[..value_bytes]);
+        }
+        let form = Form::Panels { dtype: format.dtype, k, mn, r: format.r, panel_bytes };
+        Ok(self.builder.weight(name, Place::Blobs, form, &bytes)?)
+    }
+
+    /// What an outlet is, in the plan's terms.
+    fn fact(&self, fact: &TypedFact) -> TractResult<Fact> {
+        let Some(shape) = fact.shape.as_concrete() else { bail!("the shape {:?} is not fixed", fact.shape) };
+        let Some(exotic) = fact.exotic_fact() else {
+            return Ok(Fact::Tensor { dtype: dtype(fact.datum_type)?, shape: shape.to_vec() });
+        };
+        let (format, k, mn) = match exotic.downcast_ref::<DynPackedExoticFact>() {
+            Some(DynPackedExoticFact { k, mn, packers }) => {
+                let [packer] = packers.as_slice() else { bail!("{} packings to choose from", packers.len()) };
+                (packer, k.to_usize()?, mn)
+            }
+            None => match exotic.downcast_ref::<PackedExoticFact>() {
+                Some(PackedExoticFact { format, mn, k }) => (format, *k, mn),
+                None => bail!("a value of {exotic:?}"),
+            },
+        };
+        Ok(Fact::Panels { format: panel_format(&**format)?, batch: shape.to_vec(), k, mn: mn.to_usize()? })
+    }
+
+    fn finish(self) -> TractResult<PlanGraph> {
+        let mut inputs = Vec::new();
+        let mut heads = Vec::new();
+        for outlet in &self.model.inputs {
+            let Outlet { node, .. } = self.outlet(*outlet)?;
+            let [Fact::Tensor { dtype, shape }] = self.nodes[node].outputs.as_slice() else {
+                bail!("an input in panels")
+            };
+            heads.push((*dtype, shape.clone()));
+            inputs.push(node);
+        }
+        let outputs = self.model.outputs.iter().map(|o| self.outlet(*o)).collect::<TractResult<_>>()?;
+        let (target, tract) = (target::name(self.isa), target::TRACT_VERSION.to_owned());
+        let head = PlanHead { target, tract, inputs: heads };
+        Ok(PlanGraph { head, kernels: self.kernels, nodes: self.nodes, inputs, outputs })
+    }
+}
+
+/// An operator and the operands it takes, which may be fewer than tract's.
+struct Encoded {
+    op: Op,
+    inputs: TVec<OutletId>,
+}
+
+fn is_row_gather(node: &TypedNode) -> bool {
+    node.op_as::<Gather>().is_some_and(|g| g.axis == 0 && g.output_type.is_none())
+}
+
+fn dtype(datum_type: DatumType) -> TractResult<Dtype> {
+    let found = Dtype::ALL.into_iter().find(|d| glowplug_engine::datum_type(*d) == datum_type);
+    found.with_context(|| format!("values of type {datum_type:?}"))
+}
+
+fn panel_format(format: &dyn MMMInputFormat) -> TractResult<PanelFormat> {
+    let Some(f) = format.downcast_ref::<PackedFormat>() else { bail!("panels in format {format:?}") };
+    Ok(PanelFormat {
+        dtype: dtype(f.dt)?,
+        r: f.r,
+        align: f.alignment_bytes,
+        end_padding: f.end_padding_record,
+    })
+}

@@ -1,0 +1,58 @@
+//! The one error of this crate: a kind to decide by, a text to read.
+
+use glowplug_pack::PackError;
+use std::fmt;
+
+/// What a caller can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The bytes are not an ONNX model.
+    NotOnnx,
+    /// The model uses an operator, a dtype or a pattern that this packer does not cover.
+    Unsupported,
+    /// An `--input` pin is misspelled, names no input or contradicts the model.
+    Pin,
+    /// The manifest file is misspelled or contradicts the model.
+    Manifest,
+    /// The model itself contradicts its own shapes or types.
+    Model,
+    /// This process or machine cannot make the plan that was asked for.
+    Target,
+    /// The pack's outputs differ from the reference's by more than the tolerance.
+    Verify,
+    /// A pack that was just written could not be read back: a bug of the packer.
+    Internal,
+}
+
+/// A model that could not be packed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct PackerError {
+    kind: ErrorKind,
+    text: String,
+}
+
+impl PackerError {
+    /// An error of `kind`; `text` names the thing, what was found and what was wanted.
+    pub fn new(kind: ErrorKind, text: impl Into<String>) -> PackerError {
+        PackerError { kind, text: text.into() }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// A model that tract's analysis refuses, with its whole chain of causes on one line.
+    pub(crate) fn model(stage: &str, cause: &impl fmt::Display) -> PackerError {
+        PackerError::new(ErrorKind::Model, format!("{stage}: {cause:#}"))
+    }
+}
+
+impl From<PackError> for PackerError {
+    fn from(e: PackError) -> PackerError {
+        PackerError::new(ErrorKind::Internal, e.to_string())
+    }
+}

@@ -1,0 +1,22 @@
+//! From an ONNX model to a verified pack: import, simplify, plan, write, verify.
+//!
+//! [`pack()`] is all there is to call. What it packs is planned by tract's own passes and loaded again by the
+//! very engine that will run it; a pack whose outputs differ from the model's is refused. Reading order:
+//! `pack` for the stages, `import` for ONNX, `encode` for the table of operators, `verify` for the check.
+//!
+//! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
+//! that a manifest names are asked for, progress is told to a callback.
+#![deny(missing_docs)]
+
+mod encode;
+mod error;
+mod import;
+mod manifest;
+mod pack;
+mod pin;
+mod target;
+mod verify;
+
+pub use error::{ErrorKind, PackerError};
+pub use pack::{PackOptions, Packed, Report, Stage, pack};
+pub use pin::InputPin;

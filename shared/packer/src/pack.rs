@@ -1,0 +1,201 @@
+//! Import, simplify, plan, write, verify: a model's way into a pack.
+
+use crate::encode::encode;
+use crate::error::{ErrorKind, PackerError};
+use crate::import::{Imported, Port, import};
+use crate::manifest::{Parsed, manifest, output_port};
+use crate::pin::InputPin;
+use crate::target::narrow;
+use crate::verify::verify;
+use glowplug_engine::target::TRACT_VERSION;
+use glowplug_pack::plan::PlanGraph;
+use glowplug_pack::{Manifest, Pack, PackBuilder};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tract_core::internal::TypedModel;
+
+/// What [`pack`] is doing, for whoever shows progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the ONNX file.
+    Import,
+    /// Graph passes that do not depend on the CPU.
+    Simplify,
+    /// Choosing kernels and prepacking weights.
+    Plan,
+    /// Laying out the file.
+    Write,
+    /// Loading it again and comparing outputs.
+    Verify,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Stage; 5] = [Stage::Import, Stage::Simplify, Stage::Plan, Stage::Write, Stage::Verify];
+
+    /// `import`, `simplify`, `plan`, `write` or `verify`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        ["import", "simplify", "plan", "write", "verify"][self as usize]
+    }
+}
+
+/// How to pack.
+pub struct PackOptions<'a> {
+    /// The model's name, where the manifest file does not give another.
+    pub name: String,
+    /// Pinned inputs.
+    pub inputs: Vec<InputPin>,
+    /// The text of an M.toml.
+    pub manifest: Option<&'a str>,
+    /// Brings the files that the manifest names.
+    pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
+    /// Is told of each stage as it begins.
+    pub progress: &'a mut dyn FnMut(Stage),
+    /// Of the inputs that the pack is verified with.
+    pub seed: u64,
+}
+
+/// A finished pack.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// What was done.
+    pub report: Report,
+}
+
+/// What [`pack`] did.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Report {
+    /// The pack's identity.
+    pub digest: String,
+    /// The CPUs its plan is for.
+    pub target: String,
+    /// How many nodes the plan has.
+    pub nodes: usize,
+    /// How many of each operator.
+    pub operators: BTreeMap<String, usize>,
+    /// Bytes of the ONNX file.
+    pub onnx_bytes: usize,
+    /// Bytes of the pack.
+    pub pack_bytes: usize,
+    /// The largest error of each output against the reference, relative to its largest value.
+    pub max_relative_error: BTreeMap<String, f64>,
+}
+
+/// A verified pack of an ONNX model.
+///
+/// The process is narrowed to AVX2 and FMA on x86-64, so that the pack runs on other machines than this one.
+/// Errors: see [`ErrorKind`]; every message names the node, input or output and what to do.
+/// Cost: several times the model in memory; a second or so per 100 MB.
+pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {
+    narrow()?;
+    (options.progress)(Stage::Import);
+    let imported = guard("import", || import(onnx_bytes, &options.inputs))?;
+    let outputs = output_ports(&imported)?;
+    let parsed = manifest(options.manifest, &options.name, &imported.inputs, &outputs, options.read_asset)?;
+    (options.progress)(Stage::Simplify);
+    let decluttered = guard("simplify", || {
+        imported.typed.clone().into_decluttered().map_err(|e| PackerError::model("simplify", &e))
+    })?;
+    (options.progress)(Stage::Plan);
+    let optimized =
+        guard("plan", || decluttered.clone().into_optimized().map_err(|e| PackerError::model("plan", &e)))?;
+    (options.progress)(Stage::Write);
+    let file = Writer { decluttered, optimized, parsed, onnx_bytes, options };
+    let (bytes, plan) = file.write(BTreeMap::new())?;
+    (file.options.progress)(Stage::Verify);
+    let seed = file.options.seed;
+    let errors = guard("verify", || verify(&bytes, imported.typed.clone(), &imported.inputs, seed))?;
+    let (bytes, _) = file.write(errors.clone())?;
+    let report = report(&bytes, onnx_bytes.len(), &plan, errors)?;
+    Ok(Packed { bytes, report })
+}
+
+/// tract panics on some models that contradict themselves. Such a model is an error, not the end of a tool.
+fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T, PackerError> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(PackerError::new(
+            ErrorKind::Model,
+            format!("{stage}: the model broke an assumption of tract: {text}"),
+        ))
+    })
+}
+
+fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
+    let outlets = imported.typed.outputs.iter().zip(&imported.output_names);
+    let port = |(outlet, name): (&tract_core::internal::OutletId, &String)| {
+        let fact = imported.typed.outlet_fact(*outlet).map_err(|e| PackerError::model("import", &e))?;
+        let unsupported =
+            |what: String| PackerError::new(ErrorKind::Unsupported, format!("output {name:?} {what}"));
+        let found = glowplug_pack::Dtype::ALL
+            .into_iter()
+            .find(|d| glowplug_engine::datum_type(*d) == fact.datum_type);
+        let dtype = found.ok_or_else(|| unsupported(format!("is of type {:?}", fact.datum_type)))?;
+        let shape = fact.shape.as_concrete();
+        let shape = shape.ok_or_else(|| unsupported(format!("has the open shape {:?}", fact.shape)))?;
+        output_port(name, dtype, shape)
+    };
+    outlets.map(port).collect()
+}
+
+/// Everything a pack is written from. It is written twice: what the verification measured goes into the
+/// manifest, which comes first in the file.
+struct Writer<'a, 'o> {
+    decluttered: TypedModel,
+    optimized: TypedModel,
+    parsed: Parsed,
+    onnx_bytes: &'a [u8],
+    options: &'a mut PackOptions<'o>,
+}
+
+impl Writer<'_, '_> {
+    fn write(&self, errors: BTreeMap<String, f64>) -> Result<(Vec<u8>, PlanGraph), PackerError> {
+        let mut builder = PackBuilder::new();
+        let plan = encode(&self.decluttered, &self.optimized, &mut builder)?;
+        plan.validate(builder.weights())?;
+        builder.plan(plan.encode());
+        for (name, bytes) in &self.parsed.assets {
+            builder.asset(name, bytes.clone())?;
+        }
+        Ok((builder.finish(self.manifest(errors))?, plan))
+    }
+
+    fn manifest(&self, max_relative_error: BTreeMap<String, f64>) -> Manifest {
+        let mut manifest = self.parsed.manifest.clone();
+        let provenance = &mut manifest.provenance;
+        provenance.source_digest = format!("blake3:{}", blake3::hash(self.onnx_bytes).to_hex());
+        provenance.tract = TRACT_VERSION.to_owned();
+        provenance.packer = env!("CARGO_PKG_VERSION").to_owned();
+        provenance.max_relative_error = max_relative_error;
+        for pin in &self.options.inputs {
+            provenance.options.insert(format!("input {}", pin.name), pin.to_string());
+        }
+        provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
+        manifest
+    }
+}
+
+fn report(
+    bytes: &[u8],
+    onnx_bytes: usize,
+    plan: &PlanGraph,
+    max_relative_error: BTreeMap<String, f64>,
+) -> Result<Report, PackerError> {
+    let mut operators = BTreeMap::new();
+    for node in &plan.nodes {
+        *operators.entry(node.op.name().to_owned()).or_insert(0) += 1;
+    }
+    Ok(Report {
+        digest: Pack::parse(bytes)?.digest(),
+        target: plan.head.target.clone(),
+        nodes: plan.nodes.len(),
+        operators,
+        onnx_bytes,
+        pack_bytes: bytes.len(),
+        max_relative_error,
+    })
+}

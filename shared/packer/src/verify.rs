@@ -1,0 +1,175 @@
+//! The packer's own check: the pack just written, loaded by the engine, against tract's unoptimized graph.
+
+use crate::error::{ErrorKind, PackerError};
+use crate::import::Port;
+use glowplug_engine::{BuildOptions, Plan};
+use glowplug_pack::{Buffer, Dtype, Pack, Region, Tensor, TensorData};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tract_core::internal::*;
+use tract_core::ops::array::Gather;
+use tract_core::ops::cast::Cast;
+use tract_core::ops::change_axes::AxisOp;
+
+/// How far an f32 output may be from the reference, relative to the output's largest value.
+pub(crate) const TOLERANCE: f64 = 1e-5;
+/// How many sets of inputs are compared.
+const ROUNDS: u64 = 3;
+
+/// The largest error of each output, relative to its largest value.
+///
+/// Errors: [`ErrorKind::Verify`] with the output's name, the error and the tolerance; a pack that the engine
+/// does not load or run.
+pub(crate) fn verify(
+    pack_bytes: &[u8],
+    reference: TypedModel,
+    inputs: &[Port],
+    seed: u64,
+) -> Result<BTreeMap<String, f64>, PackerError> {
+    let plan = load(pack_bytes)?;
+    let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
+    let model_error = |e: TractError| PackerError::model("reference run", &e);
+    let reference = reference.into_runnable().map_err(model_error)?;
+    let mut worst = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let mut random = Random(seed.wrapping_add(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let tensors = inputs.iter().zip(&bounds).map(|(port, bound)| random.tensor(port, *bound, round));
+        let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
+        let values = tensors.iter().map(glowplug_engine::to_tract).collect::<TractResult<Vec<_>>>();
+        let values = values.map_err(model_error)?.into_iter().map(IntoTValue::into_tvalue).collect();
+        let wanted = reference.run(values).map_err(model_error)?;
+        let found =
+            plan.run(&tensors).map_err(|e| PackerError::new(ErrorKind::Verify, format!("first run: {e}")))?;
+        for ((port, found), wanted) in plan.outputs().iter().zip(&found).zip(&wanted) {
+            let wanted = glowplug_engine::from_tract(wanted).map_err(model_error)?;
+            let error = relative_error(found, &wanted);
+            if error > TOLERANCE || error.is_nan() {
+                let text = format!(
+                    "output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
+                    port.name
+                );
+                return Err(PackerError::new(ErrorKind::Verify, text));
+            }
+            let entry = worst.entry(port.name.clone()).or_insert(0.0);
+            *entry = error.max(*entry);
+        }
+    }
+    Ok(worst)
+}
+
+fn load(pack_bytes: &[u8]) -> Result<Plan, PackerError> {
+    let region = Arc::new(Region::complete(Buffer::copy_of(pack_bytes)?));
+    let pack = Pack::from_complete(&region)?;
+    Plan::build(&pack, region, &BuildOptions::default()).map_err(|e| {
+        PackerError::new(ErrorKind::Internal, format!("the pack just written does not load: {e}"))
+    })
+}
+
+/// Largest difference over largest value. Integers that differ count as infinitely far; so do a number and a
+/// NaN, while two NaN are equal.
+fn relative_error(found: &Tensor, wanted: &Tensor) -> f64 {
+    if found.shape() != wanted.shape() {
+        return f64::INFINITY;
+    }
+    match (found.data(), wanted.data()) {
+        (TensorData::F32(found), TensorData::F32(wanted)) => {
+            let largest = wanted
+                .iter()
+                .filter(|w| w.is_finite())
+                .fold(f64::MIN_POSITIVE, |m, w| m.max(f64::from(w.abs())));
+            let differences = found.iter().zip(wanted).map(|(f, w)| difference(*f, *w));
+            differences.fold(0.0, f64::max) / largest
+        }
+        (found, wanted) if found == wanted => 0.0,
+        _ => f64::INFINITY,
+    }
+}
+
+fn difference(found: f32, wanted: f32) -> f64 {
+    if found == wanted || (found.is_nan() && wanted.is_nan()) {
+        return 0.0;
+    }
+    let d = f64::from(found) - f64::from(wanted);
+    if d.is_nan() { f64::INFINITY } else { d.abs() }
+}
+
+/// How many rows the smallest table has that input `index` chooses from, if it does.
+fn index_bound(model: &TypedModel, index: usize) -> Option<usize> {
+    let mut waiting = vec![*model.inputs.get(index)?];
+    let mut bound: Option<usize> = None;
+    while let Some(outlet) = waiting.pop() {
+        for inlet in &model.node(outlet.node).outputs[outlet.slot].successors {
+            let node = model.node(inlet.node);
+            if let Some(gather) = node.op_as::<Gather>().filter(|_| inlet.slot == 1) {
+                let rows = model.outlet_fact(node.inputs[0]).ok()?.shape[gather.axis].to_usize().ok();
+                bound = bound.into_iter().chain(rows).min();
+            } else if node.op_is::<Cast>() || node.op_is::<AxisOp>() {
+                waiting.push(node.id.into());
+            }
+        }
+    }
+    bound
+}
+
+/// SplitMix64: enough for test inputs, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In -1..1.
+    #[allow(clippy::cast_precision_loss, reason = "24 bits are exact in an f32")]
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    }
+
+    /// In 0..n, below 2^31.
+    fn below(&mut self, n: usize) -> i64 {
+        i64::try_from(self.next() % (n as u64).max(1)).unwrap_or_default()
+    }
+
+    /// Values that an input of this kind could have. Integers without a table are taken for masks: ones, and
+    /// from the second round on some zeros behind them.
+    fn tensor(&mut self, port: &Port, bound: Option<usize>, round: u64) -> Result<Tensor, PackerError> {
+        let shape: Vec<usize> = port.axes.iter().map(|a| a.size).collect();
+        let n = shape.iter().product::<usize>();
+        let row = shape.last().copied().unwrap_or(1).max(1);
+        let ones = if round == 0 { row } else { 1 + usize::try_from(self.below(row)).unwrap_or_default() };
+        let mut integer = |i: usize| match bound {
+            Some(bound) => self.below(bound),
+            None => i64::from(i % row < ones),
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "table sizes and masks are small")]
+        let data = match port.dtype {
+            Dtype::I64 => TensorData::I64((0..n).map(&mut integer).collect()),
+            Dtype::I32 => TensorData::I32((0..n).map(|i| integer(i) as i32).collect()),
+            Dtype::Bool => TensorData::Bool((0..n).map(|i| i % row < ones).collect()),
+            Dtype::F32 => TensorData::F32((0..n).map(|_| self.float()).collect()),
+            Dtype::F16 => TensorData::F16((0..n).map(|_| f16::from_f32(self.float()).to_bits()).collect()),
+            Dtype::I8 => TensorData::I8((0..n).map(|_| self.next() as i8).collect()),
+            Dtype::U8 => TensorData::U8((0..n).map(|_| self.next() as u8).collect()),
+        };
+        Tensor::new(shape, data).map_err(|e| PackerError::new(ErrorKind::Internal, e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_relative_to_the_largest_value() {
+        let t = |v: &[f32]| Tensor::from_f32([v.len()], v.to_vec()).unwrap();
+        assert!((relative_error(&t(&[1.0, 99.0]), &t(&[1.0, 100.0])) - 0.01).abs() < 1e-9);
+        assert_eq!(relative_error(&t(&[f32::NAN]), &t(&[f32::NAN])), 0.0);
+        assert_eq!(relative_error(&t(&[f32::NAN]), &t(&[1.0])), f64::INFINITY);
+        assert_eq!(relative_error(&t(&[1.0]), &t(&[1.0, 2.0])), f64::INFINITY);
+        let i = |v: i64| Tensor::from_i64([1], vec![v]).unwrap();
+        assert_eq!((relative_error(&i(1), &i(1)), relative_error(&i(1), &i(2))), (0.0, f64::INFINITY));
+    }
+}

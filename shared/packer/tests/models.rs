@@ -1,0 +1,181 @@
+//! Real models end to end: packed, loaded, run, and compared with ONNX Runtime's outputs.
+//!
+//! Two models are vendored. The others are looked for in the folder that `GLOWPLUG_MODELS_DIR` names and skipped,
+//! with a line that says so, where they are not.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are tests")]
+
+mod npz;
+
+use glowplug_engine::{BuildOptions, Plan};
+use glowplug_pack::{Buffer, Pack, Region, Tensor};
+use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, pack};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How far an f32 output may be from ONNX Runtime's, relative to its largest value.
+const TOLERANCE: f32 = 1e-4;
+
+fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(path)
+}
+
+/// The ONNX file of a model, if it is here.
+fn onnx(name: &str) -> Option<Vec<u8>> {
+    let file = format!("{name}.onnx");
+    let fetched = std::env::var_os("GLOWPLUG_MODELS_DIR").map(|folder| PathBuf::from(folder).join(&file));
+    let vendored = Some(data("models").join(&file));
+    let found = [vendored, fetched].into_iter().flatten().find_map(|path| std::fs::read(path).ok());
+    if found.is_none() {
+        println!("skipped: {file} is neither vendored nor in the folder GLOWPLUG_MODELS_DIR names");
+    }
+    found
+}
+
+fn try_pack(onnx: &[u8], pins: &[&str], manifest: Option<&str>) -> Result<Packed, PackerError> {
+    let mut stages = vec![];
+    let mut options = PackOptions {
+        name: "model".into(),
+        inputs: pins.iter().map(|p| p.parse().unwrap()).collect(),
+        manifest,
+        read_asset: &mut |name| std::fs::read(data("models").join(name)),
+        progress: &mut |stage| stages.push(stage),
+        seed: 7,
+    };
+    let packed = pack(onnx, &mut options)?;
+    assert_eq!(stages, Stage::ALL);
+    Ok(packed)
+}
+
+fn load(bytes: &[u8]) -> (Pack, Plan) {
+    let region = Arc::new(Region::complete(Buffer::copy_of(bytes).unwrap()));
+    let pack = Pack::from_complete(&region).unwrap();
+    let plan = Plan::build(&pack, region, &BuildOptions::default()).unwrap();
+    (pack, plan)
+}
+
+fn compare(name: &str, found: &Tensor, wanted: &Tensor) {
+    assert_eq!(found.shape(), wanted.shape(), "{name}");
+    let (found, wanted) = (found.as_f32().unwrap(), wanted.as_f32().unwrap());
+    let largest = wanted.iter().fold(0f32, |m, w| m.max(w.abs()));
+    let error = found.iter().zip(wanted).fold(0f32, |m, (f, w)| m.max((f - w).abs())) / largest;
+    assert!(error <= TOLERANCE, "{name} differs by {error:e} of its largest value");
+}
+
+/// Packs a model as its manifest file says and runs it on the golden inputs.
+fn check(name: &str, pins: &[&str]) {
+    let Some(onnx) = onnx(name) else { return };
+    let packed = try_pack(&onnx, pins, None).unwrap();
+    let (_, plan) = load(&packed.bytes);
+    let golden = |file: &str| npz::read(&data(&format!("goldens/{name}/{file}.npz")));
+    let (inputs, outputs) = (golden("input"), golden("output"));
+    let inputs: Vec<_> = plan.inputs().iter().map(|p| inputs[&p.name].clone()).collect();
+    let found = plan.run(&inputs).unwrap();
+    assert_eq!(found.len(), outputs.len(), "{name}");
+    for (port, found) in plan.outputs().iter().zip(&found) {
+        compare(&port.name, found, &outputs[&port.name]);
+    }
+    assert!(packed.report.max_relative_error.values().all(|e| *e <= 1e-5));
+}
+
+#[test]
+fn mnist_cnn_gives_onnx_runtimes_answer() {
+    check("mnist-cnn", &[]);
+}
+
+#[test]
+fn ppocr_cls_gives_onnx_runtimes_answer() {
+    check("ppocr-cls", &["x=f32[1,3,48,192]"]);
+}
+
+#[test]
+fn efficientnet_lite0_gives_onnx_runtimes_answer() {
+    check("efficientnet-lite0", &["input=f32[1,3,224,224]"]);
+}
+
+#[test]
+fn minilm_gives_onnx_runtimes_answer() {
+    check(
+        "minilm-l6-v2-f32",
+        &["input_ids=i64[1,16]", "attention_mask=i64[1,16]", "token_type_ids=i64[1,16]"],
+    );
+}
+
+#[test]
+fn a_pack_says_what_it_is_and_comes_out_the_same_twice() {
+    let (onnx, toml) =
+        (onnx("mnist-cnn").unwrap(), std::fs::read_to_string(data("models/mnist-cnn.toml")).unwrap());
+    let packed = try_pack(&onnx, &[], Some(&toml)).unwrap();
+    let again = try_pack(&onnx, &[], Some(&toml)).unwrap();
+    assert!(packed.bytes == again.bytes, "{} and {}", packed.report.digest, again.report.digest);
+    let (pack, plan) = load(&packed.bytes);
+    let manifest = pack.manifest();
+    assert_eq!((&*manifest.model.name, &*manifest.inputs[0].axes[0].name), ("mnist-cnn", "batch"));
+    assert!(manifest.inputs[0].axes[0].symbolic && !manifest.inputs[0].axes[1].symbolic);
+    assert!(manifest.provenance.source_digest.starts_with("blake3:"));
+    assert!(manifest.provenance.max_relative_error.contains_key("logits"));
+    assert_eq!(packed.report.digest, pack.digest());
+    if cfg!(target_arch = "x86_64") {
+        assert!(!plan.target().contains("avx512"), "{}", plan.target());
+    }
+    assert!(packed.report.operators["MatMul"] >= 4);
+}
+
+/// Every byte string of a protobuf of the same length can be replaced without breaking it.
+fn replaced(onnx: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut onnx = onnx.to_vec();
+    let mut at = 0;
+    while let Some(i) = onnx[at..].windows(from.len()).position(|w| w == from) {
+        onnx[at + i..at + i + to.len()].copy_from_slice(to);
+        at += i + to.len();
+    }
+    onnx
+}
+
+#[track_caller]
+fn refused(onnx: &[u8], pins: &[&str], kind: ErrorKind, text: &str) {
+    let e = try_pack(onnx, pins, None).unwrap_err();
+    assert!(e.kind() == kind && e.to_string().contains(text), "{:?}: {e}", e.kind());
+}
+
+#[test]
+fn what_is_not_onnx_is_told_so() {
+    let onnx = onnx("mnist-cnn").unwrap();
+    for bytes in [&b""[..], b"hello", &[0xff; 64], &[0; 64], &onnx[..onnx.len() / 2], b"\x08\x07"] {
+        refused(bytes, &[], ErrorKind::NotOnnx, "not an ONNX model");
+    }
+}
+
+#[test]
+fn an_operator_that_is_not_covered_is_named_with_its_node() {
+    let onnx = onnx("mnist-cnn").unwrap();
+    let unknown = replaced(&onnx, b"Relu", b"Rela");
+    refused(
+        &unknown,
+        &[],
+        ErrorKind::Unsupported,
+        "operator \"Rela\" of node \"Relu_2\"".replace("Relu_2", "Rela_2").as_str(),
+    );
+    // tract knows it, plans do not.
+    let uncovered = replaced(&onnx, b"Relu", b"Sign");
+    refused(&uncovered, &[], ErrorKind::Unsupported, "Sign");
+}
+
+#[test]
+fn pins_are_checked_against_the_model() {
+    let (mnist, ppocr) = (onnx("mnist-cnn").unwrap(), onnx("ppocr-cls").unwrap());
+    let pin = ErrorKind::Pin;
+    refused(&mnist, &["img=f32[1,1,28,28]"], pin, "no input \"img\", its inputs are image");
+    refused(&mnist, &["image=u8[1,1,28,28]"], pin, "the model's \"image\" is f32, found u8");
+    refused(&mnist, &["image=f32[1,28,28]"], pin, "has 4 axes, found 3");
+    refused(&mnist, &["image=f32[1,1,28,29]"], pin, "axis 3 of the model's \"image\" is 28, found 29");
+    refused(&mnist, &["image=f32[1,1,28,28]", "image=f32[2,1,28,28]"], pin, "pinned twice");
+    refused(&ppocr, &[], pin, "pin it with --input 'x=f32[1,3,?,?]'");
+}
+
+#[test]
+fn a_batch_can_be_pinned() {
+    let packed = try_pack(&onnx("mnist-cnn").unwrap(), &["image=f32[3,1,28,28]"], None).unwrap();
+    let (_, plan) = load(&packed.bytes);
+    assert_eq!(plan.outputs()[0].shape, [3, 10]);
+}

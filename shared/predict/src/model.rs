@@ -1,0 +1,178 @@
+//! `Model`: one loaded pack, ready to answer. Everything here blocks, so it belongs on a compute thread.
+
+use crate::batch::run_batched;
+use crate::error::{ErrorKind, PredictError};
+use crate::timings::{Timings, ms_since, timed};
+use glowplug_engine::{BuildOptions, Plan};
+use glowplug_pack::{Manifest, Pack, Region, Tensor};
+use glowplug_processing::pipeline::{Limits, Pipeline};
+use glowplug_processing::post::{Answer, Post};
+use glowplug_processing::v2::{InferRequest, InferResponse, NamedTensor, check_inputs};
+use glowplug_store::{FetchGuard, OpenedPack};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// How a model is loaded and run.
+#[derive(Clone, Debug)]
+pub struct ModelOptions {
+    /// Compute threads of one inference.
+    pub threads: usize,
+    /// Hash all content before the first run, even where it was hashed on its way in.
+    pub verify_always: bool,
+    /// What one raw request may cost.
+    pub limits: Limits,
+    /// How long opening the pack took, for [`Model::load_timings`].
+    pub fetch_ms: Option<f64>,
+}
+
+impl Default for ModelOptions {
+    fn default() -> ModelOptions {
+        ModelOptions { threads: 1, verify_always: false, limits: Limits::default(), fetch_ms: None }
+    }
+}
+
+/// A pack with its plan built and its pipelines compiled.
+pub struct Model {
+    pack: Arc<Pack>,
+    plan: Plan,
+    pipeline: Pipeline,
+    post: Post,
+    limits: Limits,
+    load: Timings,
+    load_told: AtomicBool,
+    /// Keeps the transfer alive while later weights still arrive.
+    _fetch: FetchGuard,
+}
+
+impl Model {
+    /// Builds the plan and compiles the pipelines of an opened pack. Waits for the assets' bytes, not for
+    /// the weights'. Errors: no plan fits this machine; a contradictory manifest; assets that do not come.
+    pub fn open(opened: OpenedPack, options: &ModelOptions) -> Result<Model, PredictError> {
+        let OpenedPack { pack, region, fetch } = opened;
+        let mut load = Timings { fetch_ms: options.fetch_ms, ..Timings::default() };
+        if options.verify_always {
+            timed(&mut load.verify_ms, || pack.verify_content(&region, None))?;
+        }
+        let start = Instant::now();
+        let build = BuildOptions { threads: options.threads, ..BuildOptions::default() };
+        let plan = Plan::build(&pack, region.clone(), &build)?;
+        let (pipeline, post) = compile(&pack, &region)?;
+        load.plan_ms = Some(ms_since(start));
+        let limits = options.limits;
+        Ok(Model {
+            pack,
+            plan,
+            pipeline,
+            post,
+            limits,
+            load,
+            load_told: AtomicBool::new(false),
+            _fetch: fetch,
+        })
+    }
+
+    /// What the pack says about itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        self.pack.manifest()
+    }
+
+    /// The pack's identity, in hex.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        self.pack.digest()
+    }
+
+    /// Bytes of the pack's file.
+    #[must_use]
+    pub fn pack_bytes(&self) -> u64 {
+        self.pack.header().file_len
+    }
+
+    /// How long loading took: `fetch_ms`, `verify_ms`, `plan_ms`.
+    #[must_use]
+    pub fn load_timings(&self) -> Timings {
+        self.load
+    }
+
+    /// [`Model::load_timings`] for the first caller and nothing for all others: whom the cold start delayed.
+    pub fn take_load_timings(&self) -> Option<Timings> {
+        (!self.load_told.swap(true, Ordering::Relaxed)).then_some(self.load)
+    }
+
+    /// Runs the plan on named tensors; answers with every output. Times `run_ms`.
+    /// Errors: a name, dtype, rank or extent that the model does not take; the deadline.
+    pub fn infer(
+        &self,
+        inputs: Vec<NamedTensor>,
+        deadline: Option<Instant>,
+        timings: &mut Timings,
+    ) -> Result<Vec<NamedTensor>, PredictError> {
+        let inputs = check_inputs(self.manifest(), inputs)?;
+        let outputs = self.run(inputs, deadline, timings)?;
+        let names = self.manifest().outputs.iter().map(|o| o.name.clone());
+        Ok(names.zip(outputs).map(|(name, tensor)| NamedTensor { name, tensor }).collect())
+    }
+
+    /// Answers a V2 infer request. Times `preprocess_ms`, `run_ms` and `postprocess_ms`.
+    pub fn infer_v2(
+        &self,
+        request: &mut InferRequest,
+        version: Option<&str>,
+        deadline: Option<Instant>,
+        timings: &mut Timings,
+    ) -> Result<InferResponse, PredictError> {
+        request.check_outputs(self.manifest())?;
+        let inputs = std::mem::take(&mut request.inputs);
+        let inputs = timed(&mut timings.preprocess_ms, || check_inputs(self.manifest(), inputs))?;
+        let outputs = self.run(inputs, deadline, timings)?;
+        Ok(timed(&mut timings.postprocess_ms, || request.respond(self.manifest(), version, outputs))?)
+    }
+
+    /// Answers a raw request (an image, a text, a row) through the manifest's pipelines.
+    /// Times `preprocess_ms`, `run_ms` and `postprocess_ms`.
+    pub fn predict(
+        &self,
+        content_type: Option<&str>,
+        body: &[u8],
+        deadline: Option<Instant>,
+        timings: &mut Timings,
+    ) -> Result<Answer, PredictError> {
+        let inputs =
+            timed(&mut timings.preprocess_ms, || self.pipeline.run(content_type, body, &self.limits))?;
+        let outputs = self.run(inputs, deadline, timings)?;
+        Ok(timed(&mut timings.postprocess_ms, || self.post.answer(outputs))?)
+    }
+
+    fn run(
+        &self,
+        inputs: Vec<Tensor>,
+        deadline: Option<Instant>,
+        timings: &mut Timings,
+    ) -> Result<Vec<Tensor>, PredictError> {
+        timed(&mut timings.run_ms, || {
+            run_batched(self.manifest(), inputs, |t| {
+                if deadline.is_some_and(|d| d <= Instant::now()) {
+                    return Err(PredictError::new(ErrorKind::Timeout, "the deadline passed before the run"));
+                }
+                Ok(self.plan.run_until(t, deadline)?)
+            })
+        })
+    }
+}
+
+fn compile(pack: &Pack, region: &Region) -> Result<(Pipeline, Post), PredictError> {
+    let mut assets = std::collections::BTreeMap::new();
+    for name in pack.manifest().assets.keys() {
+        assets.insert(name.as_str(), region.wait(pack.asset_range(name)?, None)?);
+    }
+    let asset = |name: &str| assets.get(name).copied();
+    Ok((Pipeline::compile(pack.manifest(), asset)?, Post::compile(pack.manifest(), asset)?))
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}, {} bytes)", self.manifest().model.name, self.pack_bytes())
+    }
+}

@@ -1,0 +1,10 @@
+//! End to end: the built binaries, as users run them.
+
+/// What the command says when it is given nonsense.
+mod cli_errors;
+/// The functions in the local cloud: HTTP, uploads, queue, faults.
+mod cloud;
+/// The demo, and the golden pack of format version 0.
+mod demo;
+/// Packs, runs and benches models through the command, against ONNX Runtime's outputs.
+mod goldens;

@@ -1,0 +1,1 @@
+"""ONNX models from published weights, or trained here, without torch: one module per model."""

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Reference data for the tests, made by ONNX Runtime, Pillow and `tokenizers`: never by Glowplug itself.
+
+usage: goldens.py --cache DIR [--check]
+
+DIR is what `cargo xtask models --all` filled (tests/scripts/README.md). Everything is seeded: a second run
+writes the same arrays. `--check` writes nothing; it makes everything anew and compares it with tests/data,
+integers and texts exactly, floats within 1e-5 of the largest value (another CPU may sum in another order).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image, ImageDraw, ImageFont
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from files import DATA, Files
+from mnist import held_out
+from pipelines import discs, pipelines
+
+VENDORED = DATA / "models"
+SENTENCE = "A glow plug warms the engine before its first start."
+SMALL_LENGTH = 16
+
+
+def session(path):
+    """One thread and no rewriting of the graph: the plainest run that ONNX Runtime offers."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(path, feeds):
+    """All outputs of the model, by their ONNX names."""
+    s = session(path)
+    names = [o.name for o in s.get_outputs()]
+    return dict(zip(names, s.run(names, feeds)))
+
+
+def golden(files, model, path, feeds):
+    """Input and reference output of one model."""
+    files.arrays(f"goldens/{model}/input.npz", feeds)
+    files.arrays(f"goldens/{model}/output.npz", run(path, feeds))
+
+
+def digits(files, cache):
+    """Held-out digits as PNGs, with ONNX Runtime's answer for exactly these pixels; the first is a golden too."""
+    images, labels = held_out(cache)
+    chosen = [i for d in range(10) for i in np.flatnonzero(labels == d)[:2]] + list(range(200, 204))
+    model = VENDORED / "mnist-cnn.onnx"
+    table = []
+    for n, i in enumerate(chosen):
+        pixels = np.rint(images[i, 0] * 255).astype(np.uint8)
+        feeds = {"image": (pixels[None, None] / np.float32(255)).astype(np.float32)}
+        if n == 0:
+            golden(files, "mnist-cnn", model, feeds)
+        logits = run(model, feeds)["logits"][0]
+        name = f"{n:02}-{labels[i]}.png"
+        files.image(f"digits/{name}", pixels)
+        row = {"file": name, "label": int(labels[i]), "top1": int(logits.argmax())}
+        table.append(row | {"logits": [float(v) for v in logits]})
+    files.document("digits/digits.json", {"model": "mnist-cnn", "input": "image", "scale": "pixel / 255", "digits": table})
+
+
+def line():
+    """A rendered text line in three different channels, so that RGB taken for BGR would show: u8[48,192,3]."""
+    image = Image.new("RGB", (192, 48), (250, 236, 205))
+    font = ImageFont.load_default(size=30)
+    ImageDraw.Draw(image).text((8, 4), "Glowplug 42", fill=(28, 60, 140), font=font)
+    return np.asarray(image)
+
+
+def lines(files):
+    """Text lines for ppocr-cls; its pipeline is BGR, then (x / 255 - 0.5) / 0.5.
+
+    `blended` shows upright and turned text at once: scores far from 0 and 1 tell most, so it is the golden.
+    """
+    upright, turned = line(), line()[::-1, ::-1]
+    blended = np.rint(0.6 * upright + 0.4 * turned).astype(np.uint8)
+    model, table = VENDORED / "ppocr-cls.onnx", []
+    for name, pixels, label in (("upright", upright, "0"), ("turned", turned, "180"), ("blended", blended, None)):
+        bgr = pixels[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+        feeds = {"x": (bgr / np.float32(255) - np.float32(0.5)) / np.float32(0.5)}
+        if name == "blended":
+            golden(files, "ppocr-cls", model, feeds)
+        (scores,) = run(model, feeds).values()
+        files.image(f"lines/{name}.png", np.ascontiguousarray(pixels))
+        top1 = ["0", "180"][int(scores[0].argmax())]
+        table.append({"file": f"{name}.png", "label": label, "top1": top1, "scores": [float(v) for v in scores[0]]})
+    files.document("lines/lines.json", {"model": "ppocr-cls", "input": "x", "lines": table})
+
+
+def picture():
+    """f32[1,3,224,224] of 8-bit values, (x - 127) / 128."""
+    return ((discs(224, 224, 24, seed=20).astype(np.float32) - 127) / 128).transpose(2, 0, 1)[None]
+
+
+def sentence(files, cache):
+    """One sentence through MiniLM's own tokenizer, padded to 16 tokens, so that the mask ends in zeros."""
+    tokenizer = Tokenizer.from_file(str(cache / "tokenizer.json"))
+    tokenizer.enable_truncation(SMALL_LENGTH)
+    tokenizer.enable_padding(length=SMALL_LENGTH, pad_id=0, pad_token="[PAD]")
+    fields = encoding_fields(tokenizer.encode(SENTENCE))
+    assert 0 in fields["attention_mask"], "the golden must cover masked positions"
+    feeds = {k: np.array([fields[k]], np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
+    golden(files, "minilm-l6-v2-f32", cache / "minilm-l6-v2-f32.onnx", feeds)
+    files.document("goldens/minilm-l6-v2-f32/text.json", {"text": SENTENCE, "length": SMALL_LENGTH} | fields)
+
+
+def encoding_fields(encoding):
+    """The fields of one encoding under the names of the transformers' inputs."""
+    return {"tokens": encoding.tokens, "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask, "token_type_ids": encoding.type_ids}
+
+
+def small_tokenizer():
+    """A WordPiece tokenizer built as BERT's is (uncased), over a vocabulary of a few dozen pieces."""
+    pieces = "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
+    pieces += list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")
+    pieces += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    pieces += "the is it cold start glow plug engine model warm first un ##able ##ing ##ed ##er hello world cafe".split()
+    pieces += ["你", "好"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    assert len(vocabulary) == len(pieces), "a piece is there twice"
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.add_special_tokens("[PAD] [UNK] [CLS] [SEP] [MASK]".split())
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return tokenizer
+
+
+SMALL_TEXTS = [
+    "", "hello world", "Hello, World!", "The glow plug is cold.", "Caf\u00e9 starting", "unstartable engines",
+    "it's a 42-cylinder engine?", "\u4f60\u597d hello", "snow\u2603man", "tab\tand\nnewline", "  spaces   inside  ",
+    "naked \u0000 control", "the model is warm the model is warm the model is warm the model is warm", "x" * 101,
+]
+
+
+def tokenizer_small(files):
+    """The tokenizer.json of the unit tests and what the reference library makes of some texts."""
+    tokenizer = small_tokenizer()
+    files.text("tokenizer-small.json", tokenizer.to_str(pretty=False) + "\n")
+    plain = [encoding_fields(tokenizer.encode(text)) for text in SMALL_TEXTS]
+    tokenizer.enable_truncation(SMALL_LENGTH)
+    tokenizer.enable_padding(length=SMALL_LENGTH, pad_id=0, pad_token="[PAD]")
+    fixed = [encoding_fields(tokenizer.encode(text)) for text in SMALL_TEXTS]
+    rows = [{"text": t, "plain": p, "fixed": f} for t, p, f in zip(SMALL_TEXTS, plain, fixed)]
+    files.document("tokenizer-small.encodings.json", {"fixed_length": SMALL_LENGTH, "encodings": rows})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True, help="folder filled by `cargo xtask models --all`")
+    parser.add_argument("--check", action="store_true", help="compare with tests/data instead of writing")
+    arguments = parser.parse_args()
+    files = Files(arguments.check)
+    digits(files, arguments.cache)
+    lines(files)
+    golden(files, "efficientnet-lite0", arguments.cache / "efficientnet-lite0.onnx", {"input": picture()})
+    sentence(files, arguments.cache)
+    pipelines(files)
+    tokenizer_small(files)
+    if files.differences:
+        sys.exit("differs from tests/data: " + ", ".join(files.differences))
+    print(f"{files.count} files {'compared, all the same' if arguments.check else 'written'}")
+
+
+if __name__ == "__main__":
+    main()
