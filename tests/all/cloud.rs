@@ -29,7 +29,7 @@ async fn lab() -> Result<Lab> {
     let sink = {
         let logs = logs.clone();
         Arc::new(move |line: glowplug_local::LogLine| {
-            logs.lock().expect("no panic while locked").push(line.text)
+            logs.lock().expect("no panic while locked").push(line.text);
         })
     };
     let options = CloudOptions {
@@ -52,7 +52,7 @@ impl Lab {
     }
 
     async fn post(&self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Reply> {
-        post(&self.url(path), content_type, body).await
+        Ok(post(&self.url(path), content_type, body).await?)
     }
 
     async fn result(&self, input: &[u8]) -> Result<Value> {
@@ -241,7 +241,7 @@ async fn a_function_tells_every_problem_of_its_environment() -> Result<()> {
     let sink = {
         let logs = logs.clone();
         Arc::new(move |line: glowplug_local::LogLine| {
-            logs.lock().expect("no panic while locked").push(line.text)
+            logs.lock().expect("no panic while locked").push(line.text);
         })
     };
     let spec = glowplug_local::CloudSpec { functions: vec![spec], ..Default::default() };

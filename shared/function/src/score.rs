@@ -7,7 +7,7 @@ use bytes::Bytes;
 use glowplug_lambda::config::Config;
 use glowplug_lambda::{BoxError, Error, ErrorKind, Outcome};
 use glowplug_predict::v2::InferRequest;
-use glowplug_predict::{Answer, ModelRef, Predictor, Served, Timings};
+use glowplug_predict::{Answer, ModelRef, PredictError, Predictor, Served, Timings};
 use glowplug_store::{ObjectStore, PutOutcome};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -124,7 +124,7 @@ impl Scorer {
         model: &ModelRef,
         input: Input,
         deadline: Instant,
-    ) -> Result<Served<Box<RawValue>>, glowplug_predict::PredictError> {
+    ) -> Result<Served<Box<RawValue>>, PredictError> {
         self.predictor
             .run(model, deadline, move |model, resolved, timings| match input {
                 Input::Raw(body) => {
@@ -135,24 +135,21 @@ impl Scorer {
                     let version = Some(resolved.version.as_str());
                     let mut response = model.infer_v2(&mut request, version, Some(deadline), timings)?;
                     response.model_name = resolved.name.to_string();
-                    raw(response.encode(|_| false)?.body)
+                    raw(&response.encode(|_| false)?.body)
                 }
             })
             .await
     }
 }
 
-fn json(value: &impl Serialize) -> Result<Box<RawValue>, glowplug_predict::PredictError> {
-    raw(serde_json::to_vec(value).map_err(not_json)?)
+fn json(value: &impl Serialize) -> Result<Box<RawValue>, PredictError> {
+    serde_json::value::to_raw_value(value).map_err(|e| not_json(&e))
 }
 
-fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, glowplug_predict::PredictError> {
-    serde_json::from_slice(&bytes).map_err(not_json)
+fn raw(bytes: &[u8]) -> Result<Box<RawValue>, PredictError> {
+    serde_json::from_slice(bytes).map_err(|e| not_json(&e))
 }
 
-fn not_json(error: serde_json::Error) -> glowplug_predict::PredictError {
-    glowplug_predict::PredictError::new(
-        glowplug_predict::ErrorKind::Unprocessable,
-        format!("result: {error}"),
-    )
+fn not_json(error: &serde_json::Error) -> PredictError {
+    PredictError::new(glowplug_predict::ErrorKind::Unprocessable, format!("result: {error}"))
 }

@@ -17,10 +17,10 @@ type Result<T> = std::result::Result<T, PredictError>;
 /// Cost: one copy of each row and output where B differs from b, none otherwise.
 pub fn run_batched(
     manifest: &Manifest,
-    inputs: Vec<Tensor>,
+    inputs: &[Tensor],
     run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
 ) -> Result<Vec<Tensor>> {
-    let Some((rows, pinned)) = batch(manifest, &inputs)? else { return run(&inputs) };
+    let Some((rows, pinned)) = batch(manifest, inputs)? else { return run(inputs) };
     let mut parts: Vec<Vec<Tensor>> = manifest.outputs.iter().map(|_| Vec::new()).collect();
     for start in (0..rows).step_by(pinned) {
         let count = pinned.min(rows - start);
@@ -192,7 +192,7 @@ mod tests {
         for (b, rows_in, wanted_runs) in [(1, 5, 5), (4, 4, 1), (4, 5, 2), (4, 3, 1), (4, 8, 2)] {
             let runs = Cell::new(0);
             let out =
-                run_batched(&manifest(b, true), vec![rows(rows_in), rows(rows_in)], add(b, &runs)).unwrap();
+                run_batched(&manifest(b, true), &[rows(rows_in), rows(rows_in)], add(b, &runs)).unwrap();
             assert_eq!(runs.get(), wanted_runs, "{rows_in} rows, pinned {b}");
             assert_eq!(out[0].shape(), [rows_in, 2]);
             let wanted: Vec<f32> = (0..rows_in * 2).map(|i| 2.0 * i as f32).collect();
@@ -204,7 +204,7 @@ mod tests {
     fn what_is_no_batch_is_told() {
         let runs = Cell::new(0);
         let go = |out_symbolic, x, y| {
-            run_batched(&manifest(1, out_symbolic), vec![rows(x), rows(y)], add(1, &runs))
+            run_batched(&manifest(1, out_symbolic), &[rows(x), rows(y)], add(1, &runs))
                 .unwrap_err()
                 .to_string()
         };

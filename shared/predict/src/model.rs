@@ -110,7 +110,7 @@ impl Model {
         timings: &mut Timings,
     ) -> Result<Vec<NamedTensor>, PredictError> {
         let inputs = check_inputs(self.manifest(), inputs)?;
-        let outputs = self.run(inputs, deadline, timings)?;
+        let outputs = self.run(&inputs, deadline, timings)?;
         let names = self.manifest().outputs.iter().map(|o| o.name.clone());
         Ok(names.zip(outputs).map(|(name, tensor)| NamedTensor { name, tensor }).collect())
     }
@@ -126,7 +126,7 @@ impl Model {
         request.check_outputs(self.manifest())?;
         let inputs = std::mem::take(&mut request.inputs);
         let inputs = timed(&mut timings.preprocess_ms, || check_inputs(self.manifest(), inputs))?;
-        let outputs = self.run(inputs, deadline, timings)?;
+        let outputs = self.run(&inputs, deadline, timings)?;
         Ok(timed(&mut timings.postprocess_ms, || request.respond(self.manifest(), version, outputs))?)
     }
 
@@ -141,13 +141,13 @@ impl Model {
     ) -> Result<Answer, PredictError> {
         let inputs =
             timed(&mut timings.preprocess_ms, || self.pipeline.run(content_type, body, &self.limits))?;
-        let outputs = self.run(inputs, deadline, timings)?;
+        let outputs = self.run(&inputs, deadline, timings)?;
         Ok(timed(&mut timings.postprocess_ms, || self.post.answer(outputs))?)
     }
 
     fn run(
         &self,
-        inputs: Vec<Tensor>,
+        inputs: &[Tensor],
         deadline: Option<Instant>,
         timings: &mut Timings,
     ) -> Result<Vec<Tensor>, PredictError> {

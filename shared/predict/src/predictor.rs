@@ -148,7 +148,7 @@ impl Predictor {
             work(&model, &resolved, &mut timings).map(|value| (value, timings))
         });
         let done = tokio::time::timeout_at(deadline.into(), job).await.map_err(late)?;
-        let done = done.unwrap_or_else(|panic| Err(panicked(panic)));
+        let done = done.unwrap_or_else(|panic| Err(panicked(&panic)));
         if done.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unavailable) {
             let key = (loaded.resolved.name.clone(), loaded.resolved.version.clone());
             self.0.slots.discard(&key, &loaded.model);
@@ -166,7 +166,7 @@ impl Predictor {
             tracing::info!(model = %name, version = %version, "evicted for {resolved}");
         }
         let built = tokio::task::spawn_blocking(move || Model::open(opened, &options)).await;
-        let model = built.unwrap_or_else(|panic| Err(panicked(panic)))?;
+        let model = built.unwrap_or_else(|panic| Err(panicked(&panic)))?;
         let t = model.load_timings();
         tracing::info!(model = %resolved, fetch_ms = t.fetch_ms, verify_ms = t.verify_ms, plan_ms = t.plan_ms, "loaded");
         Ok(model)
@@ -211,6 +211,6 @@ impl Predictor {
     }
 }
 
-fn panicked(error: tokio::task::JoinError) -> PredictError {
+fn panicked(error: &tokio::task::JoinError) -> PredictError {
     PredictError::new(ErrorKind::Internal, format!("the compute thread panicked: {error}"))
 }

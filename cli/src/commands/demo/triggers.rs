@@ -120,7 +120,7 @@ pub(crate) async fn queue(
         rows.push(row("sqs record", &digit.file, answer, &digit.top1.to_string(), result.timings));
     }
     let dead = cloud.queue(cloud::DEAD_LETTERS)?;
-    wait_for(|| (dead.len() > 0 && queue.is_empty()).then_some(())).await.context("no dead letter came")?;
+    wait_for(|| (!dead.is_empty() && queue.is_empty()).then_some(())).await.context("no dead letter came")?;
     let found =
         if dead.len() == 1 { "dead letter".to_owned() } else { format!("{} dead letters", dead.len()) };
     rows.push(row("sqs record", "poisoned", found, "dead letter", Timings::default()));
