@@ -14,8 +14,8 @@ use tract_onnx::Onnx;
 use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 
-pub(crate) use ports::Port;
 use ports::ports;
+pub(crate) use ports::{Port, output_axes};
 
 /// A model that tract understands, every shape known.
 pub(crate) struct Imported {
@@ -23,8 +23,8 @@ pub(crate) struct Imported {
     pub(crate) typed: TypedModel,
     /// Its inputs, in order.
     pub(crate) inputs: Vec<Port>,
-    /// The names of its outputs, in order.
-    pub(crate) output_names: Vec<String>,
+    /// Its outputs as the file declares them, in order.
+    pub(crate) outputs: Vec<pb::ValueInfoProto>,
 }
 
 /// The typed graph of an ONNX file with `pins` applied.
@@ -52,8 +52,7 @@ pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, P
             })?
         }
     };
-    let output_names = graph.output.iter().map(|o| o.name.clone()).collect();
-    Ok(Imported { typed, inputs, output_names })
+    Ok(Imported { typed, inputs, outputs: graph.output.clone() })
 }
 
 fn not_onnx() -> PackerError {

@@ -2,8 +2,8 @@
 
 use crate::error::{ErrorKind, PackerError};
 use crate::import::Port;
+use glowplug_pack::Dtype;
 use glowplug_pack::manifest::{Axis, InputSpec, Manifest, ModelInfo, OutputSpec, PostStep, Provenance, Step};
-use glowplug_pack::{Dtype, element_count};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -174,26 +174,19 @@ fn check_labels(name: &str, bytes: &[u8], output: &OutputSpec) -> Result<(), Pac
     Ok(())
 }
 
-/// The output ends of a graph, axes named by position.
-pub(crate) fn output_port(name: &str, dtype: Dtype, shape: &[usize]) -> Result<Port, PackerError> {
-    if element_count(shape).is_none() {
-        return Err(PackerError::new(
-            ErrorKind::Model,
-            format!("output {name:?} of shape {shape:?} is too large"),
-        ));
-    }
-    let axes =
-        shape.iter().enumerate().map(|(i, n)| Axis { name: format!("d{i}"), size: *n, symbolic: false });
-    Ok(Port { name: name.to_owned(), dtype, axes: axes.collect() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A port whose axes are named by position.
+    fn port(name: &str, shape: &[usize]) -> Port {
+        let axis = |(i, n): (usize, &usize)| Axis { name: format!("d{i}"), size: *n, symbolic: false };
+        Port { name: name.into(), dtype: Dtype::F32, axes: shape.iter().enumerate().map(axis).collect() }
+    }
+
     fn check(text: &str) -> Result<Parsed, PackerError> {
-        let inputs = [output_port("image", Dtype::F32, &[1, 1, 28, 28]).unwrap()];
-        let outputs = [output_port("logits", Dtype::F32, &[1, 2]).unwrap()];
+        let inputs = [port("image", &[1, 1, 28, 28])];
+        let outputs = [port("logits", &[1, 2])];
         let mut read = |name: &str| match name {
             "two" => Ok(b"a\nb\n".to_vec()),
             "three" => Ok(b"a\nb\nc".to_vec()),

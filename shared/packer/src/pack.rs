@@ -2,14 +2,14 @@
 
 use crate::encode::encode;
 use crate::error::{ErrorKind, PackerError};
-use crate::import::{Imported, Port, import};
-use crate::manifest::{Parsed, manifest, output_port};
+use crate::import::{Imported, Port, import, output_axes};
+use crate::manifest::{Parsed, manifest};
 use crate::pin::InputPin;
 use crate::target::narrow;
 use crate::verify::verify;
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::plan::PlanGraph;
-use glowplug_pack::{Manifest, Pack, PackBuilder};
+use glowplug_pack::{Manifest, Pack, PackBuilder, element_count};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_core::internal::TypedModel;
@@ -126,8 +126,9 @@ fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T
 }
 
 fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
-    let outlets = imported.typed.outputs.iter().zip(&imported.output_names);
-    let port = |(outlet, name): (&tract_core::internal::OutletId, &String)| {
+    let outlets = imported.typed.outputs.iter().zip(&imported.outputs);
+    let port = |(outlet, declared): (&tract_core::internal::OutletId, &tract_onnx::pb::ValueInfoProto)| {
+        let name = declared.name.clone();
         let fact = imported.typed.outlet_fact(*outlet).map_err(|e| PackerError::model("import", &e))?;
         let unsupported =
             |what: String| PackerError::new(ErrorKind::Unsupported, format!("output {name:?} {what}"));
@@ -137,7 +138,11 @@ fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
         let dtype = found.ok_or_else(|| unsupported(format!("is of type {:?}", fact.datum_type)))?;
         let shape = fact.shape.as_concrete();
         let shape = shape.ok_or_else(|| unsupported(format!("has the open shape {:?}", fact.shape)))?;
-        output_port(name, dtype, shape)
+        if element_count(shape).is_none() {
+            return Err(unsupported(format!("has the shape {shape:?}, too large")));
+        }
+        let axes = output_axes(declared, shape);
+        Ok(Port { name, dtype, axes })
     };
     outlets.map(port).collect()
 }

@@ -66,7 +66,7 @@ fn batch(manifest: &Manifest, inputs: &[Tensor]) -> Result<Option<(usize, usize)
     if rows == 0 || pinned == 0 {
         return bad(format!("input {name:?} has a batch of {rows}, expected at least 1"));
     }
-    match manifest.outputs.iter().find(|o| batch_axis(&o.axes).is_none()) {
+    match manifest.outputs.iter().find(|o| batch_axis(&o.axes).is_none_or(|axis| axis.size != pinned)) {
         Some(output) => bad(no_batch_axis("output", &output.name)),
         None => Ok(Some((rows, pinned))),
     }

@@ -74,6 +74,23 @@ fn port(input: &pb::ValueInfoProto, pin: Option<&InputPin>) -> Result<Port, Pack
     Ok(Port { name, dtype, axes })
 }
 
+/// The axes of an output of `shape`, named and marked as open as the file declares them. A declaration of
+/// another rank, or of other fixed extents, says nothing.
+pub(crate) fn output_axes(output: &pb::ValueInfoProto, shape: &[usize]) -> Vec<Axis> {
+    let declared: Vec<Declared> = match output.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(pb::type_proto::Value::TensorType(tensor)) => {
+            tensor.shape.iter().flat_map(|s| s.dim.iter().map(Declared::of)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let same_rank = declared.len() == shape.len();
+    let axis = |(i, size): (usize, &usize)| match declared.get(i).filter(|_| same_rank) {
+        Some(open @ Declared::Open(_)) => open.axis(i, *size),
+        _ => Declared::Fixed(*size).axis(i, *size),
+    };
+    shape.iter().enumerate().map(axis).collect()
+}
+
 fn dtype_of(onnx: i32) -> Option<Dtype> {
     use pb::tensor_proto::DataType;
     Some(match DataType::try_from(onnx).ok()? {
