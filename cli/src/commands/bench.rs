@@ -8,7 +8,7 @@ use crate::report::{Table, bytes, print};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueHint};
 use glowplug_pack::{Dtype, Manifest, Tensor, TensorData};
-use glowplug_predict::{Model, ModelOptions, Timings};
+use glowplug_predict::{Model, Timings};
 use glowplug_processing::v2::NamedTensor;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -103,9 +103,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
 }
 
 fn load(args: &BenchArgs) -> Result<(Model, Vec<NamedTensor>)> {
-    let opened = super::open(&args.pack)?;
-    let options = ModelOptions { threads: args.compute.threads.into(), ..ModelOptions::default() };
-    let model = Model::open(opened, &options).with_context(|| args.pack.display().to_string())?;
+    let model = super::open_model(&args.pack, args.compute)?;
     let inputs = match &args.input {
         Some(path) => npz::read(path)?,
         None => seeded(model.manifest(), args.batch)?,
@@ -119,8 +117,8 @@ fn cold_sample(args: &BenchArgs) -> Result<ColdSample> {
     let mut first = Timings::default();
     model.infer(inputs, None, &mut first)?;
     Ok(ColdSample {
-        plan_ms: load.fetch_ms.unwrap_or(0.0) + load.plan_ms.unwrap_or(0.0),
-        first_run_ms: first.run_ms.unwrap_or(0.0),
+        plan_ms: load.plan_ms.context("the load was not timed")?,
+        first_run_ms: first.run_ms.context("the run was not timed")?,
         peak_rss_bytes: peak_rss_bytes(),
     })
 }

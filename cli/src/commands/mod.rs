@@ -11,8 +11,10 @@ pub(crate) mod verify;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use glowplug_predict::{Model, ModelOptions};
 use glowplug_store::OpenedPack;
 use std::path::Path;
+use std::time::Instant;
 
 /// How inference uses the machine.
 #[derive(Args, Clone, Copy)]
@@ -25,6 +27,14 @@ pub(crate) struct ComputeArgs {
 /// Maps a local pack.
 pub(crate) fn open(path: &Path) -> Result<OpenedPack> {
     glowplug_store::open_file(path).with_context(|| path.display().to_string())
+}
+
+/// A local pack as a model; its `plan_ms` counts from before the file is opened.
+pub(crate) fn open_model(path: &Path, compute: ComputeArgs) -> Result<Model> {
+    let started = Some(Instant::now());
+    let threads = compute.threads.into();
+    let options = ModelOptions { threads, started, ..ModelOptions::default() };
+    Model::open(open(path)?, &options).with_context(|| path.display().to_string())
 }
 
 /// The error of a file that cannot be read.

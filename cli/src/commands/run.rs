@@ -4,7 +4,7 @@ use crate::npz;
 use crate::report::print;
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_predict::{Model, ModelOptions, Timings};
+use glowplug_predict::Timings;
 use glowplug_processing::v2::NamedTensor;
 use serde::Serialize;
 use std::fmt;
@@ -46,9 +46,7 @@ struct Run {
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let inputs = npz::read(&args.input)?;
-    let opened = super::open(&args.pack)?;
-    let options = ModelOptions { threads: args.compute.threads.into(), ..ModelOptions::default() };
-    let model = Model::open(opened, &options).with_context(|| args.pack.display().to_string())?;
+    let model = super::open_model(&args.pack, args.compute)?;
     let mut timings = model.load_timings();
     let outputs = model.infer(inputs, None, &mut timings).context(args.input.display().to_string())?;
     npz::write(&args.output, &outputs)?;
@@ -70,6 +68,6 @@ impl fmt::Display for Run {
         }
         let t = &self.timings;
         let ms = |stage: Option<f64>| stage.map_or("-".into(), |ms| format!("{ms:.2} ms"));
-        write!(f, "fetch {}, plan {}, run {}", ms(t.fetch_ms), ms(t.plan_ms), ms(t.run_ms))
+        write!(f, "plan {}, run {}", ms(t.plan_ms), ms(t.run_ms))
     }
 }

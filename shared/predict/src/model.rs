@@ -24,11 +24,20 @@ pub struct ModelOptions {
     pub limits: Limits,
     /// How long opening the pack took, for [`Model::load_timings`].
     pub fetch_ms: Option<f64>,
+    /// When `plan_ms` begins: for a local file, which is not fetched, before it is opened and mapped. Now,
+    /// where absent.
+    pub started: Option<Instant>,
 }
 
 impl Default for ModelOptions {
     fn default() -> ModelOptions {
-        ModelOptions { threads: 1, verify_always: false, limits: Limits::default(), fetch_ms: None }
+        ModelOptions {
+            threads: 1,
+            verify_always: false,
+            limits: Limits::default(),
+            fetch_ms: None,
+            started: None,
+        }
     }
 }
 
@@ -54,7 +63,7 @@ impl Model {
         if options.verify_always {
             timed(&mut load.verify_ms, || pack.verify_content(&region, None))?;
         }
-        let start = Instant::now();
+        let start = options.started.unwrap_or_else(Instant::now);
         let build = BuildOptions { threads: options.threads, ..BuildOptions::default() };
         let plan = Plan::build(&pack, region.clone(), &build)?;
         let (pipeline, post) = compile(&pack, &region)?;
