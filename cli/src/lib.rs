@@ -17,11 +17,13 @@ use std::process::ExitCode;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-/// ONNX models behind Lambda events, started cold in about a millisecond.
+const AFTER_HELP: &str = "Start with: glowplug pack MODEL.onnx -o M.glow, then glowplug dev --pack M.glow.\nGLOWPLUG_LOG=debug shows more on stderr.";
+
+/// ONNX models behind Lambda events: from a pack to a runnable plan in a millisecond or two.
 ///
 /// stdout carries the answer, stderr everything else. Exit codes: 0 done, 1 a check failed, 2 usage or IO.
 #[derive(Parser)]
-#[command(name = "glowplug", version, propagate_version = true)]
+#[command(name = "glowplug", version, propagate_version = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -43,6 +43,37 @@ fn what_is_no_onnx_is_not_packed() -> Result<()> {
     )
 }
 
+/// An ONNX file of one node: `y = OP(x)`, both f32[1,4].
+fn one_node_model(op: &str) -> Vec<u8> {
+    fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(bytes.len()).expect("short messages only");
+        [&[tag << 3 | 2, len], bytes].concat()
+    }
+    let dims = [field(1, &[0x08, 1]), field(1, &[0x08, 4])].concat();
+    let value = |name: &str| {
+        let tensor = [vec![0x08, 1], field(2, &dims)].concat();
+        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
+    };
+    let node = [field(1, b"x"), field(2, b"y"), field(3, b"the_node"), field(4, op.as_bytes())].concat();
+    let graph = [field(1, &node), field(2, b"g"), field(11, &value("x")), field(12, &value("y"))].concat();
+    [vec![0x08, 8], field(7, &graph), field(8, &[0x10, 13])].concat()
+}
+
+#[test]
+fn an_operator_outside_of_the_coverage_is_told_with_its_node() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let (input, output) = (temp.path().join("x.onnx"), temp.path().join("x.glow"));
+    for op in ["Sign", "NoSuchOperator"] {
+        std::fs::write(&input, one_node_model(op))?;
+        says(&glowplug_fails(2, &["pack", text(&input), "-o", text(&output)])?, &["the_node", op])?;
+    }
+    ensure!(!output.exists(), "a pack was written");
+    // The same file with an operator that is covered packs, so it is the operator that was refused.
+    std::fs::write(&input, one_node_model("Sigmoid"))?;
+    glowplug_ok(&["pack", text(&input), "-o", text(&output)])?;
+    Ok(())
+}
+
 #[test]
 fn wrong_pins_are_told_with_the_flag_that_mends_them() -> Result<()> {
     let temp = tempfile::tempdir()?;

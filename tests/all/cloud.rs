@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use glowplug_cli::cloud::{self, CloudOptions};
-use glowplug_local::{LocalCloud, Reply, post};
+use glowplug_local::{LocalCloud, Reply, get, post};
 use glowplug_tests::{bin_dir, binary, glowplug_ok, repo};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -160,6 +160,20 @@ async fn http_speaks_the_protocol_and_tells_errors_by_name() -> Result<()> {
             "{path}: {} {answer}, expected {status} {text:?}",
             reply.status
         );
+    }
+    let questions = [
+        ("/v2", 200, "\"glowplug\""),
+        ("/v2/health/live", 200, "true"),
+        ("/v2/health/ready", 200, "true"),
+        ("/v2/models/mnist-cnn", 200, "[-1,1,28,28]"),
+        ("/v2/models/mnist-cnn/versions/1/ready", 200, "true"),
+        ("/v2/models/nobody/ready", 404, "nobody"),
+        ("/v2/models/nobody", 404, "nobody"),
+    ];
+    for (path, status, text) in questions {
+        let reply = get(&lab.url(path)).await?;
+        let answer = body(&reply).to_string();
+        ensure!(reply.status == status && answer.contains(text), "{path}: {} {answer}", reply.status);
     }
     // After all that, the same process still serves.
     let ok = lab.post("/v2/models/mnist-cnn/predict", "image/png", digit("02-1.png")?).await?;

@@ -41,7 +41,11 @@ fn check(case: &Case, dir: &Path) -> Result<()> {
     let path = |name: &str| temp.path().join(name).display().to_string();
     let (pack, output) = (path("m.glow"), path("out.npz"));
     let onnx = dir.join(format!("{}.onnx", case.model)).display().to_string();
-    let mut args = vec!["pack", &onnx, "-o", &pack, "--json"];
+    let manifest = repo("tests/data/models").join(format!("{}.toml", case.model));
+    // Large models lie beside a copy of their manifest and its files.
+    let beside = dir.join(format!("{}.toml", case.model));
+    let manifest = if beside.is_file() { beside } else { manifest }.display().to_string();
+    let mut args = vec!["pack", &onnx, "-o", &pack, "--json", "--manifest", &manifest];
     for pin in case.pins {
         args.extend(["--input", pin]);
     }

@@ -25,7 +25,11 @@ pub fn bin_dir() -> Result<PathBuf> {
 /// A built binary. Errors: it is not there, with the command that builds it.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let path = bin_dir()?.join(name);
-    ensure!(path.is_file(), "no {}: run `cargo build --profile fast --bins` first", path.display());
+    ensure!(
+        path.is_file(),
+        "no {}: run `cargo xtask test`, or name the folder of the built binaries in GLOWPLUG_BIN_DIR",
+        path.display()
+    );
     Ok(path)
 }
 

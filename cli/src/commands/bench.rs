@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// The pack.
     #[arg(value_hint = ValueHint::FilePath)]
     pack: PathBuf,
-    /// Samples: fresh processes, and warm runs.
+    /// Samples: fresh processes, and warm runs. p99 needs 100.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
     #[command(flatten)]

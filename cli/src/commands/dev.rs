@@ -17,7 +17,7 @@ use std::time::Duration;
 /// The functions are the real binaries, started as processes; their logs go to stderr.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  glowplug dev --pack mnist-cnn.glow\n  curl --data-binary @7.png http://127.0.0.1:9000/v2/models/mnist-cnn/predict"
+    after_help = "Example:\n  glowplug dev --pack mnist-cnn.glow\n  curl -H 'Content-Type: image/png' --data-binary @7.png http://127.0.0.1:9000/v2/models/mnist-cnn/predict"
 )]
 pub(crate) struct DevArgs {
     /// Packs to publish into the local store, each as version 1 of its own name. The first one scores uploads.
@@ -92,9 +92,25 @@ async fn serve(args: &DevArgs) -> Result<()> {
     }
     let urls = cloud.urls().clone();
     print(&Dev { gateway: urls.gateway, s3: urls.s3, sqs: urls.sqs, models }, args.json)?;
-    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+    let ended = until_told_to_end().await;
+    // In any case: functions run in process groups of their own, which no signal to this process reaches.
     cloud.shutdown().await;
-    Ok(())
+    ended
+}
+
+/// Waits for Ctrl-C, or for the signal that service managers send.
+async fn until_told_to_end() -> Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")
 }
 
 impl fmt::Display for Dev {

@@ -34,11 +34,11 @@ pub(crate) struct PublishArgs {
     /// Point this alias at it; requests without a version use the alias `default`.
     #[arg(long)]
     alias: Option<AliasName>,
-    #[command(flatten)]
-    s3: stores::S3Args,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    s3: stores::S3Args,
 }
 
 /// The answer.

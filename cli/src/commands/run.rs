@@ -21,10 +21,10 @@ pub(crate) struct RunArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pack: PathBuf,
     /// Inputs: an npz file whose members are named as the model's inputs.
-    #[arg(long, value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "IN.npz", value_hint = ValueHint::FilePath)]
     input: PathBuf,
     /// Outputs: the npz file to write, every output under its name.
-    #[arg(long, value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "OUT.npz", value_hint = ValueHint::FilePath)]
     output: PathBuf,
     #[command(flatten)]
     compute: super::ComputeArgs,

@@ -27,7 +27,7 @@ impl Queue {
                 (Input::V2(request, record.body.clone().into()), format!("sqs message {}", record.id))
             }
             Payload::Object { bucket, key } => {
-                (Input::Raw(self.scorer.object(&bucket, &key).await?), format!("s3://{bucket}/{key}"))
+                (Input::Raw(self.scorer.object(&bucket, &key, None).await?), format!("s3://{bucket}/{key}"))
             }
         };
         Ok(self.scorer.score(&parsed.model, input, &source, invocation.deadline).await?.outcome)

@@ -15,7 +15,8 @@ pub(crate) struct Upload {
 #[async_trait]
 impl ObjectHandler for Upload {
     async fn object(&self, object: ObjectRef, invocation: &Invocation) -> Result<Outcome, Error> {
-        let bytes = self.scorer.object(&object.bucket, &object.key).await?;
+        // The state that the event tells of: what has replaced it has an event of its own.
+        let bytes = self.scorer.object(&object.bucket, &object.key, object.etag.as_deref()).await?;
         let source = object.to_string();
         let scored = self.scorer.score(&self.model, Input::Raw(bytes), &source, invocation.deadline).await?;
         Ok(scored.outcome)

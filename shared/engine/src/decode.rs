@@ -82,7 +82,7 @@ impl Decoder<'_> {
 
     fn op(&mut self, node: &Node, output: &Fact, fact: &mut TypedFact) -> TractResult<Box<dyn TypedOp>> {
         Ok(match &node.op {
-            Op::Source {} => Box::new(TypedSource::new(fact.clone())),
+            Op::Source => Box::new(TypedSource::new(fact.clone())),
             Op::Constant { weight } => Box::new(Const::new(Arc::new(self.constant(*weight)?))?),
             Op::Panels { weights } => Box::new(self.panels(weights, output, fact)?),
             Op::Prepack { format, k_axis, mn_axis } => {
@@ -136,9 +136,9 @@ impl Decoder<'_> {
             Op::RmsNorm { axis, epsilon } => {
                 Box::new(RmsNorm { axis: *axis, eps: Arc::new(tensor0(*epsilon)) })
             }
-            Op::Reshape {} => Box::new(into_shape(tensor_shape(output)?)?),
+            Op::Reshape => Box::new(into_shape(tensor_shape(output)?)?),
             Op::MoveAxis { from, to } => Box::new(AxisOp::Move(*from, *to)),
-            Op::Cast {} => Box::new(Cast { to: fact.datum_type }),
+            Op::Cast => Box::new(Cast { to: fact.datum_type }),
             Op::GatherRows { table } => Box::new(self.gather(*table)?),
         })
     }
@@ -225,8 +225,8 @@ impl Decoder<'_> {
 
     fn chain_step(&mut self, step: Step) -> ChainStep {
         let share = match step.share {
-            Share::Lockstep {} => BShare::Lockstep,
-            Share::PerBlock {} => BShare::PerBlock,
+            Share::Lockstep => BShare::Lockstep,
+            Share::PerBlock => BShare::PerBlock,
         };
         ChainStep { op: binary(step.op), kernel: self.binary_kernel(step), share }
     }
@@ -238,8 +238,8 @@ impl Decoder<'_> {
             return kernel.clone();
         }
         let func = kernel_op(step.op).ok().map(|op| match step.share {
-            Share::Lockstep {} => Func::BinUnicast(op),
-            Share::PerBlock {} => Func::BinByScalar(op),
+            Share::Lockstep => Func::BinUnicast(op),
+            Share::PerBlock => Func::BinByScalar(op),
         });
         let kernel = func.and_then(|f| f.bin(DatumType::F32)).map(Arc::from);
         self.binary.push((step.op, step.share, kernel.clone()));

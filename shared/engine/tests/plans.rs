@@ -40,7 +40,7 @@ impl Draft {
     }
 
     fn source(&mut self, dtype: Dtype, shape: &[usize]) -> usize {
-        let id = self.node(Op::Source {}, &[], Fact::Tensor { dtype, shape: shape.to_vec() });
+        let id = self.node(Op::Source, &[], Fact::Tensor { dtype, shape: shape.to_vec() });
         self.inputs.push(id);
         id
     }
@@ -255,7 +255,7 @@ fn convolution(w: Window, kernels: &[f32]) -> Draft {
         b: Operand::Input { index: 1, axes: vec![(0, 0), (1, 1)] },
         m_axis: Some(2),
         n_axis: Some(3),
-        fused: vec![Fused::PerRow { op: BinaryOp::Add {}, input: 2, axes: vec![(1, 0)] }],
+        fused: vec![Fused::PerRow { op: BinaryOp::Add, input: 2, axes: vec![(1, 0)] }],
     };
     draft.kernels.push(kernel);
     draft.node(op, &[a, b, bias], Fact::f32(&[2, 2, 5, columns]));
@@ -294,8 +294,8 @@ fn chains_share_their_operands_as_they_say() {
         let (per_row, per_column) = (ramp(rows, 2), ramp(columns, 3));
         let (a, b) = (draft.constant(&[rows, 1], &per_row), draft.constant(&[1, columns], &per_column));
         let steps = vec![
-            Step { op: BinaryOp::SubF {}, share: Share::PerBlock {} },
-            Step { op: BinaryOp::Mul {}, share: Share::Lockstep {} },
+            Step { op: BinaryOp::SubF, share: Share::PerBlock },
+            Step { op: BinaryOp::Mul, share: Share::Lockstep },
         ];
         draft.node(Op::Chain { steps }, &[source, a, b], Fact::f32(&[rows, columns]));
         let x = f32s(&[rows, columns], 5);

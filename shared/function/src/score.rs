@@ -8,7 +8,7 @@ use glowplug_lambda::config::Config;
 use glowplug_lambda::{BoxError, Error, ErrorKind, Outcome};
 use glowplug_predict::v2::InferRequest;
 use glowplug_predict::{Answer, ModelRef, PredictError, Predictor, Served, Timings};
-use glowplug_store::{ObjectStore, PutOutcome};
+use glowplug_store::{ETag, ObjectStore, PutOutcome};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -70,13 +70,14 @@ impl Scorer {
         &self.predictor
     }
 
-    /// The bytes of an object that an event or a record names. Errors: not there; larger than
-    /// `GLOWPLUG_MAX_BODY_BYTES`, of which no more than that is read.
-    pub async fn object(&self, bucket: &str, key: &str) -> Result<Bytes, Error> {
+    /// The bytes of an object that an event or a record names; with `etag`, of that state of it alone.
+    /// Errors: not there; replaced since; larger than `GLOWPLUG_MAX_BODY_BYTES`, of which no more is read.
+    pub async fn object(&self, bucket: &str, key: &str, etag: Option<&str>) -> Result<Bytes, Error> {
         let what = format!("object s3://{bucket}/{key}");
         let store = self.buckets.get(bucket).map_err(|e| store_error(&what, &e))?;
         let limit = self.max_bytes as u64;
-        let object = store.get(key, Some(0..limit + 1), None).await;
+        let etag = etag.map(|tag| ETag::new(format!("\"{tag}\"")));
+        let object = store.get(key, Some(0..limit + 1), etag.as_ref()).await;
         let object = object.map_err(|e| store_error(&what, &e))?;
         if object.total_len > limit {
             let text = format!(

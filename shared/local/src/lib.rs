@@ -9,7 +9,7 @@
 //! - `s3`: an embedded S3 with signatures, conditional writes, a shaped link, injected faults, and notifications.
 //! - `queue`: an in-memory SQS with dead letters, and the event-source mapping with partial batch responses.
 //! - `events`: asynchronous delivery with retries; nothing is lost without a trace.
-//! - `client`: one POST to any of these, for demos and tests.
+//! - `client`: one request to any of these, for demos and tests.
 //! - `net`, `clock`, `error`: the floor.
 //!
 //! It must never know the models: to it a function is a binary, and an event is bytes.
@@ -28,7 +28,7 @@ mod queue;
 mod runtime_api;
 mod s3;
 
-pub use client::{Reply, post};
+pub use client::{Reply, get, post};
 pub use cloud::{CloudSpec, LocalCloud, Urls};
 pub use error::{LocalError, LocalErrorKind};
 pub use events::DroppedEvent;

@@ -156,7 +156,7 @@ impl Manifest {
     }
 
     /// The assets that steps and outputs refer to: tokenizers and labels. With repeats.
-    pub fn asset_names(&self) -> impl Iterator<Item = &str> {
+    fn asset_names(&self) -> impl Iterator<Item = &str> {
         let steps = self.inputs.iter().flat_map(|i| &i.pipeline);
         let tokenizers = steps.filter_map(|s| match s {
             Step::Tokenize { tokenizer, .. } => Some(tokenizer.as_str()),

@@ -30,6 +30,10 @@ use crate::wire_struct;
 /// one cannot ask for more.
 pub const MAX_PLAN_BYTES: usize = 4 << 30;
 
+/// The longest plan section that is decoded. Plans take some fifty bytes a node; decoded they take fifty
+/// times as much, which this bounds.
+pub const MAX_SECTION_BYTES: usize = 4 << 20;
+
 /// What decides whether a plan fits: the first part of its section, readable without the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanHead {
@@ -114,6 +118,11 @@ impl PlanGraph {
     ///
     /// Errors: bytes that are no plan; as [`PlanGraph::validate`]. Allocates in proportion to `section`.
     pub fn decode(section: &[u8], weights: &[Weight]) -> Result<PlanGraph, PackError> {
+        if section.len() > MAX_SECTION_BYTES {
+            let text =
+                format!("plan: a section of {} bytes, expected at most {MAX_SECTION_BYTES}", section.len());
+            return Err(PackError::corrupt(text));
+        }
         let graph: PlanGraph = Reader::decode(section).map_err(|e| e.within("plan"))?;
         graph.validate(weights)?;
         Ok(graph)

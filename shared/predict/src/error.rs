@@ -85,8 +85,8 @@ impl PredictError {
         text
     }
 
-    /// A store failure while loading `what`.
-    pub(crate) fn store(what: impl fmt::Display, error: StoreError) -> PredictError {
+    /// A store failure while loading `what`. The store's text holds its causes, and mostly the model's name.
+    pub(crate) fn store(what: impl fmt::Display, error: &StoreError) -> PredictError {
         let kind = match error.kind() {
             StoreErrorKind::NotFound => ErrorKind::NotFound,
             StoreErrorKind::Invalid => ErrorKind::InvalidInput,
@@ -95,7 +95,9 @@ impl PredictError {
             }
             _ => ErrorKind::Internal,
         };
-        PredictError::caused(kind, format!("model {what}"), error)
+        let text = error.to_string();
+        let named = text.starts_with("model ");
+        PredictError::new(kind, if named { text } else { format!("model {what}: {text}") })
     }
 }
 

@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// [`Model::load_timings`] for the first caller and nothing for all others: whom the cold start delayed.
-    pub fn take_load_timings(&self) -> Option<Timings> {
+    pub(crate) fn take_load_timings(&self) -> Option<Timings> {
         (!self.load_told.swap(true, Ordering::Relaxed)).then_some(self.load)
     }
 

@@ -101,26 +101,18 @@ impl Predictor {
             Entry::Wait(waiter) => waiter.wait(deadline).await?,
             Entry::Load(waiter) => {
                 let (this, resolved) = (self.clone(), resolved.clone());
-                // A task of its own: a caller that gives up does not take the load with it.
+                // A task of its own: a caller that gives up does not take the load with it. And one in it: a
+                // load that panics ends all the same.
                 tokio::spawn(async move {
-                    let result = this.load(&key, &resolved).await;
+                    let (loader, loading) = (this.clone(), key.clone());
+                    let load = tokio::spawn(async move { loader.load(&loading, &resolved).await });
+                    let result = load.await.unwrap_or_else(|panic| Err(panicked(&panic)));
                     this.0.slots.finish(&key, result);
                 });
                 waiter.wait(deadline).await?
             }
         };
         Ok(Loaded { resolved, model })
-    }
-
-    /// Whether the model is loaded now. Starts nothing.
-    #[must_use]
-    pub fn is_ready(&self, wanted: &ModelRef) -> bool {
-        let version = match (self.known(wanted), &wanted.version) {
-            (Some((resolved, _)), _) => resolved.version,
-            (None, Some(version)) => version.clone(),
-            (None, None) => return false,
-        };
-        self.0.slots.peek(&(wanted.name.clone(), version)).is_some()
     }
 
     /// Loads the model if need be and runs `work` with it on a compute thread.
@@ -159,7 +151,7 @@ impl Predictor {
 
     async fn load(&self, key: &Key, resolved: &Resolved) -> Result<Model, PredictError> {
         let start = Instant::now();
-        let opened = self.0.store.get(resolved).await.map_err(|e| PredictError::store(resolved, e))?;
+        let opened = self.0.store.get(resolved).await.map_err(|e| PredictError::store(resolved, &e))?;
         let mut options = self.0.options.model.clone();
         options.fetch_ms = Some(ms_since(start));
         for (name, version) in self.0.slots.reserve(key, opened.pack.header().file_len)? {
@@ -193,7 +185,7 @@ impl Predictor {
 
     async fn read_alias(&self, wanted: &ModelRef) -> Result<Resolved, PredictError> {
         let resolved = self.0.store.resolve(&wanted.name, wanted.version.as_ref()).await;
-        let resolved = resolved.map_err(|e| PredictError::store(&wanted.name, e))?;
+        let resolved = resolved.map_err(|e| PredictError::store(&wanted.name, &e))?;
         // Only what an alias file told: a version named in a request may not even exist.
         if resolved.digest.is_some() {
             self.remember(wanted, resolved.clone());

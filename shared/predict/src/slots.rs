@@ -15,6 +15,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait after a failed load.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// With this many slots, a new one costs all failed ones their place.
+const MAX_FAILURES: usize = 256;
+
 /// What a slot holds. An empty slot is one that is not there.
 #[derive(Debug)]
 enum State<M> {
@@ -103,6 +106,7 @@ impl<K: Eq + Hash + Clone, M> Slots<K, M> {
         table.tick += 1;
         let tick = table.tick;
         let Some(slot) = table.slots.get_mut(key) else {
+            forget_failures(&mut table.slots);
             let (state, receiver) = watch::channel(State::Loading);
             let slot = Slot { state, bytes: 0, last_used: tick, failures: 0 };
             table.slots.insert(key.clone(), slot);
@@ -123,6 +127,7 @@ impl<K: Eq + Hash + Clone, M> Slots<K, M> {
         }
     }
 
+    #[cfg(test)]
     /// The model of `key` if it is ready now. Counts as no use.
     pub(crate) fn peek(&self, key: &K) -> Option<Arc<M>> {
         let table = self.lock();
@@ -199,6 +204,16 @@ impl<K: Eq + Hash + Clone, M> Slots<K, M> {
     fn lock(&self) -> MutexGuard<'_, Table<K, M>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Drops what failed and may be tried again anyway, and all failures where there are many: versions come
+/// from requests, and must not fill the memory while a store is out of reach.
+fn forget_failures<K: Eq + Hash, M>(slots: &mut HashMap<K, Slot<M>>) {
+    let (now, many) = (Instant::now(), slots.len() >= MAX_FAILURES);
+    slots.retain(|_, slot| match &*slot.state.borrow() {
+        State::Failed { until, .. } => !many && *until > now,
+        _ => true,
+    });
 }
 
 fn least_recently_used<K: Eq + Clone, M>(slots: &HashMap<K, Slot<M>>, keep: &K) -> Option<K> {
@@ -283,6 +298,16 @@ mod tests {
         slots.finish(&"a", Err(PredictError::new(ErrorKind::NotFound, "no a")));
         assert_eq!(waiter.wait(Instant::now()).await.unwrap_err().to_string(), "no a");
         assert!(slots.lock().slots.is_empty());
+    }
+
+    #[test]
+    fn failures_do_not_fill_the_memory() {
+        let slots = Slots::<usize, u32>::new(100);
+        for key in 0..10 * MAX_FAILURES {
+            assert!(matches!(slots.enter(&key), Entry::Load(_)));
+            slots.finish(&key, Err(PredictError::new(ErrorKind::Internal, "403")));
+        }
+        assert!(slots.lock().slots.len() <= MAX_FAILURES);
     }
 
     #[tokio::test]

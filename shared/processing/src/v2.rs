@@ -15,7 +15,7 @@ mod response;
 mod wire;
 
 pub use check::check_inputs;
-pub use metadata::{ErrorDocument, ModelMetadata, ServerMetadata, TensorMetadata};
+pub use metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
 pub use request::{InferRequest, RequestedOutput};
 pub use response::InferResponse;
 pub use wire::{Encoded, NamedTensor};

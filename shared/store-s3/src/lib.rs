@@ -9,8 +9,6 @@
 //! the two that Lambda has; the developer's chain is asked for by name.
 #![deny(missing_docs)]
 
-mod open;
-
 mod credentials;
 mod options;
 
@@ -20,6 +18,5 @@ mod http;
 mod store;
 
 pub use credentials::S3Credentials;
-pub use open::open;
 pub use options::S3Options;
 pub use store::S3Store;

@@ -46,14 +46,3 @@ async fn another_bucket_over_the_same_connections() {
     assert!(cloud.buckets().keys("bucket", "").unwrap().is_empty());
     assert!(store(&cloud, "a").with_bucket("other/bucket", "").is_err());
 }
-
-#[tokio::test]
-async fn addresses_lead_to_their_stores() {
-    let dir = std::env::temp_dir().join(format!("glowplug-open-{}", std::process::id()));
-    for uri in ["memory://".to_owned(), format!("file://{}", dir.display())] {
-        let store = glowplug_store_s3::open(&uri.parse().unwrap()).unwrap();
-        store.put("key", "x".into()).await.unwrap();
-        assert_eq!(store.list("").await.unwrap(), ["key"], "{uri}");
-    }
-    std::fs::remove_dir_all(dir).unwrap();
-}

@@ -16,14 +16,13 @@ const PACKER: &str = "glowplug-packer";
 const LOCAL: &str = "glowplug-local";
 const CLI: &str = "glowplug-cli";
 const TESTS: &str = "glowplug-tests";
-const BENCHES: &str = "glowplug-benches";
 const XTASK: &str = "xtask";
 const API: &str = FUNCTIONS[0];
 const UPLOAD: &str = FUNCTIONS[1];
 const QUEUE: &str = FUNCTIONS[2];
 
 /// What the three functions wire together, and what they share for it.
-const WIRING: &[&str] = &[LAMBDA, PREDICT, STORE, STORE_S3, FUNCTION];
+const WIRING: &[&str] = &[LAMBDA, PREDICT, FUNCTION];
 const EVERYTHING: &[&str] = &[
     PACK, STORE, ENGINE, PROCESSING, STORE_S3, LAMBDA, PREDICT, FUNCTION, PACKER, LOCAL, API, UPLOAD, QUEUE,
     CLI,
@@ -40,13 +39,12 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
     (PREDICT, &[PACK, STORE, ENGINE, PROCESSING]),
     (FUNCTION, &[LAMBDA, PREDICT, STORE, STORE_S3]),
     (PACKER, &[PACK, ENGINE]),
-    (LOCAL, &[STORE]),
+    (LOCAL, &[]),
     (API, WIRING),
     (UPLOAD, WIRING),
     (QUEUE, WIRING),
-    (CLI, &[PACK, STORE, ENGINE, PROCESSING, STORE_S3, PREDICT, PACKER, LOCAL]),
+    (CLI, &[PACK, STORE, PROCESSING, STORE_S3, PREDICT, PACKER, LOCAL]),
     (TESTS, EVERYTHING),
-    (BENCHES, EVERYTHING),
     (XTASK, &[]),
 ];
 
@@ -90,21 +88,15 @@ pub(super) const FENCES: &[Fence] = &[
     fence("tokenizers", &[PROCESSING]),
     fence("hyper*", &[LOCAL]),
     fence("s3s", &[LOCAL]),
-    fence("rayon", &[PACKER]),
     fence("clap", &[CLI, XTASK]),
     fence("indicatif", &[CLI]),
     fence("tokio", ASYNC),
     fence("http", HTTP),
 ];
 
-/// Measuring and testing may name anything.
-pub(super) const UNFENCED: [&str; 2] = [TESTS, BENCHES];
+/// Testing may name anything.
+pub(super) const UNFENCED: [&str; 1] = [TESTS];
 
 /// What is in no function, however deep: the importer, the build ring, the terminal.
 pub(super) const NEVER_IN_A_FUNCTION: &[&str] =
     &["tract-onnx", "tract-hir", "prost", "clap", "indicatif", PACKER, LOCAL, CLI];
-
-/// The crates whose whole tree is checked.
-pub(super) fn functions() -> impl Iterator<Item = &'static str> {
-    FUNCTIONS.into_iter()
-}

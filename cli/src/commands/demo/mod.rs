@@ -45,7 +45,8 @@ struct Row {
     answer: String,
     expected: String,
     right: bool,
-    cold: bool,
+    /// Whether the model was loaded for it; `None` where nothing ran.
+    cold: Option<bool>,
     timings: Timings,
 }
 
@@ -156,7 +157,12 @@ impl fmt::Display for Demo {
                 row.answer.clone(),
                 row.expected.clone(),
                 if row.right { "ok" } else { "WRONG" }.into(),
-                if row.cold { "cold" } else { "warm" }.into(),
+                match row.cold {
+                    Some(true) => "cold",
+                    Some(false) => "warm",
+                    None => "-",
+                }
+                .into(),
                 ms(t.fetch_ms),
                 ms(t.verify_ms),
                 ms(t.plan_ms),
@@ -168,7 +174,7 @@ impl fmt::Display for Demo {
         writeln!(f, "{table}stages in ms; expected is ONNX Runtime's top-1\n")?;
         write!(
             f,
-            "{} right, {} wrong, {} dead letters; packed in {:.1} s, served in {:.1} s",
+            "{} right, {} wrong, dead letters: {}; packed in {:.1} s, served in {:.1} s",
             self.right,
             self.wrong,
             self.dead_letters,

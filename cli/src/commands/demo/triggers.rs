@@ -173,7 +173,7 @@ fn row(trigger: &'static str, input: &str, answer: String, expected: &str, timin
         right: answer == expected,
         answer,
         expected,
-        cold: timings.plan_ms.is_some(),
+        cold: timings.run_ms.map(|_| timings.plan_ms.is_some()),
         timings,
     }
 }

@@ -37,54 +37,54 @@ pub(super) fn find_kernel(kernel: &Kernel) -> Result<Box<dyn MatMatMul>, EngineE
 /// Kernels and fused operations know six of the operations.
 pub(super) fn kernel_op(op: BinaryOp) -> TractResult<BinOp> {
     Ok(match op {
-        BinaryOp::Min {} => BinOp::Min,
-        BinaryOp::Max {} => BinOp::Max,
-        BinaryOp::Add {} => BinOp::Add,
-        BinaryOp::Mul {} => BinOp::Mul,
-        BinaryOp::Sub {} => BinOp::Sub,
-        BinaryOp::SubF {} => BinOp::SubF,
-        BinaryOp::Div {} | BinaryOp::Pow {} => bail!("kernels do not know {op:?}"),
+        BinaryOp::Min => BinOp::Min,
+        BinaryOp::Max => BinOp::Max,
+        BinaryOp::Add => BinOp::Add,
+        BinaryOp::Mul => BinOp::Mul,
+        BinaryOp::Sub => BinOp::Sub,
+        BinaryOp::SubF => BinOp::SubF,
+        BinaryOp::Div | BinaryOp::Pow => bail!("kernels do not know {op:?}"),
     })
 }
 
 pub(super) fn binary(op: BinaryOp) -> Box<dyn BinMiniOp> {
     match op {
-        BinaryOp::Min {} => Box::new(math::Min),
-        BinaryOp::Max {} => Box::new(math::Max),
-        BinaryOp::Add {} => Box::new(math::Add),
-        BinaryOp::Mul {} => Box::new(math::Mul),
-        BinaryOp::Sub {} => Box::new(math::Sub),
-        BinaryOp::SubF {} => Box::new(math::SubF),
-        BinaryOp::Div {} => Box::new(math::Div),
-        BinaryOp::Pow {} => Box::new(math::Pow),
+        BinaryOp::Min => Box::new(math::Min),
+        BinaryOp::Max => Box::new(math::Max),
+        BinaryOp::Add => Box::new(math::Add),
+        BinaryOp::Mul => Box::new(math::Mul),
+        BinaryOp::Sub => Box::new(math::Sub),
+        BinaryOp::SubF => Box::new(math::SubF),
+        BinaryOp::Div => Box::new(math::Div),
+        BinaryOp::Pow => Box::new(math::Pow),
     }
 }
 
 pub(super) fn unary(op: UnaryOp) -> Box<dyn ElementWiseMiniOp> {
     match op {
-        UnaryOp::Abs {} => Box::new(math::Abs {}),
-        UnaryOp::Exp {} => Box::new(math::Exp {}),
-        UnaryOp::Ln {} => Box::new(math::Ln {}),
-        UnaryOp::Sqrt {} => Box::new(math::Sqrt {}),
-        UnaryOp::Rsqrt {} => Box::new(math::Rsqrt {}),
-        UnaryOp::Recip {} => Box::new(math::Recip {}),
-        UnaryOp::Square {} => Box::new(math::Square {}),
-        UnaryOp::Neg {} => Box::new(math::Neg {}),
-        UnaryOp::Tanh {} => Box::new(math::Tanh {}),
-        UnaryOp::Erf {} => Box::new(math::Erf {}),
-        UnaryOp::Sigmoid {} => Box::new(nn::Sigmoid {}),
-        UnaryOp::HardSwish {} => Box::new(nn::HardSwish {}),
-        UnaryOp::Silu {} => Box::new(nn::silu::Silu {}),
-        UnaryOp::Gelu {} => Box::new(nn::gelu_exact::GeluExact {}),
+        UnaryOp::Abs => Box::new(math::Abs {}),
+        UnaryOp::Exp => Box::new(math::Exp {}),
+        UnaryOp::Ln => Box::new(math::Ln {}),
+        UnaryOp::Sqrt => Box::new(math::Sqrt {}),
+        UnaryOp::Rsqrt => Box::new(math::Rsqrt {}),
+        UnaryOp::Recip => Box::new(math::Recip {}),
+        UnaryOp::Square => Box::new(math::Square {}),
+        UnaryOp::Neg => Box::new(math::Neg {}),
+        UnaryOp::Tanh => Box::new(math::Tanh {}),
+        UnaryOp::Erf => Box::new(math::Erf {}),
+        UnaryOp::Sigmoid => Box::new(nn::Sigmoid {}),
+        UnaryOp::HardSwish => Box::new(nn::HardSwish {}),
+        UnaryOp::Silu => Box::new(nn::silu::Silu {}),
+        UnaryOp::Gelu => Box::new(nn::gelu_exact::GeluExact {}),
     }
 }
 
 pub(super) fn reducer(reducer: Reducer) -> nn::Reducer {
     match reducer {
-        Reducer::Sum {} => nn::Reducer::Sum,
-        Reducer::Max {} => nn::Reducer::Max,
-        Reducer::Min {} => nn::Reducer::Min,
-        Reducer::Prod {} => nn::Reducer::Prod,
-        Reducer::MeanOfSquares {} => nn::Reducer::MeanOfSquares,
+        Reducer::Sum => nn::Reducer::Sum,
+        Reducer::Max => nn::Reducer::Max,
+        Reducer::Min => nn::Reducer::Min,
+        Reducer::Prod => nn::Reducer::Prod,
+        Reducer::MeanOfSquares => nn::Reducer::MeanOfSquares,
     }
 }

@@ -156,6 +156,11 @@ fn fused(g: &Geometry<'_>, step: &Fused, inputs: &[&Fact]) -> Checked {
                     Some(*to) == *axis && g.c.get(*from).is_some() && g.positions(*from) > 1
                 })
             };
+            // Kernels gather it by 32-bit byte offsets within a tile.
+            let bytes = element_count(shape).and_then(|n| n.checked_mul(size_of::<f32>()));
+            if bytes.is_none_or(|bytes| i32::try_from(bytes).is_err()) {
+                return Err(format!("tensor of {shape:?}, expected at most {} bytes", i32::MAX));
+            }
             g.check_map(axes, shape)?;
             let apart = m_axis.is_none() || m_axis != n_axis;
             if !along(m_axis, g.m()) || !along(n_axis, g.n()) || moved(m_axis) || moved(n_axis) || !apart {
@@ -173,9 +178,7 @@ fn fused(g: &Geometry<'_>, step: &Fused, inputs: &[&Fact]) -> Checked {
 /// Kernels know six of the operations.
 fn kernel_op(op: BinaryOp) -> Checked {
     match op {
-        BinaryOp::Div {} | BinaryOp::Pow {} => {
-            Err(format!("{op:?}, expected an operation that kernels know"))
-        }
+        BinaryOp::Div | BinaryOp::Pow => Err(format!("{op:?}, expected an operation that kernels know")),
         _ => Ok(()),
     }
 }

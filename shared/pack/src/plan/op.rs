@@ -13,7 +13,7 @@ pub type AxisMap = Vec<(usize, usize)>;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// An input of the plan. No operands.
-    Source {},
+    Source,
     /// A small weight, copied when the plan is built. No operands.
     Constant {
         /// A plain weight.
@@ -106,7 +106,7 @@ pub enum Op {
         epsilon: f32,
     },
     /// ONNX Reshape to the output's shape.
-    Reshape {},
+    Reshape,
     /// ONNX Transpose that takes one axis out and puts it in elsewhere.
     MoveAxis {
         /// Where it is.
@@ -115,7 +115,7 @@ pub enum Op {
         to: usize,
     },
     /// ONNX Cast to the output's dtype.
-    Cast {},
+    Cast,
     /// ONNX Gather along axis 0 of a weight, its rows read in place. `indices` is i64; negative ones count
     /// from the end.
     GatherRows {
@@ -149,7 +149,7 @@ impl Op {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Op::Source {} => "Source",
+            Op::Source => "Source",
             Op::Constant { .. } => "Constant",
             Op::Panels { .. } => "Panels",
             Op::Prepack { .. } => "Prepack",
@@ -163,9 +163,9 @@ impl Op {
             Op::Reduce { .. } => "Reduce",
             Op::Softmax { .. } => "Softmax",
             Op::RmsNorm { .. } => "RmsNorm",
-            Op::Reshape {} => "Reshape",
+            Op::Reshape => "Reshape",
             Op::MoveAxis { .. } => "MoveAxis",
-            Op::Cast {} => "Cast",
+            Op::Cast => "Cast",
             Op::GatherRows { .. } => "GatherRows",
         }
     }
@@ -273,9 +273,9 @@ wire_struct!(Step { op, share });
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     /// Leading extents 1, the others equal: the operand repeats.
-    Lockstep {},
+    Lockstep,
     /// Trailing extents 1, the others equal: each value covers a block.
-    PerBlock {},
+    PerBlock,
 }
 wire_enum!(Share { 0 => Lockstep {}, 1 => PerBlock {} });
 
@@ -283,14 +283,14 @@ wire_enum!(Share { 0 => Lockstep {}, 1 => PerBlock {} });
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "ONNX names; SubF is y - x")]
 pub enum BinaryOp {
-    Min {},
-    Max {},
-    Add {},
-    Mul {},
-    Sub {},
-    SubF {},
-    Div {},
-    Pow {},
+    Min,
+    Max,
+    Add,
+    Mul,
+    Sub,
+    SubF,
+    Div,
+    Pow,
 }
 wire_enum!(BinaryOp {
     0 => Min {}, 1 => Max {}, 2 => Add {}, 3 => Mul {}, 4 => Sub {}, 5 => SubF {}, 6 => Div {}, 7 => Pow {},
@@ -300,20 +300,20 @@ wire_enum!(BinaryOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "ONNX names; Gelu is the exact one, Rsqrt is 1 / sqrt(x)")]
 pub enum UnaryOp {
-    Abs {},
-    Exp {},
-    Ln {},
-    Sqrt {},
-    Rsqrt {},
-    Recip {},
-    Square {},
-    Neg {},
-    Tanh {},
-    Erf {},
-    Sigmoid {},
-    HardSwish {},
-    Silu {},
-    Gelu {},
+    Abs,
+    Exp,
+    Ln,
+    Sqrt,
+    Rsqrt,
+    Recip,
+    Square,
+    Neg,
+    Tanh,
+    Erf,
+    Sigmoid,
+    HardSwish,
+    Silu,
+    Gelu,
 }
 wire_enum!(UnaryOp {
     0 => Abs {}, 1 => Exp {}, 2 => Ln {}, 3 => Sqrt {}, 4 => Rsqrt {}, 5 => Recip {}, 6 => Square {},
@@ -324,10 +324,10 @@ wire_enum!(UnaryOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "ONNX names")]
 pub enum Reducer {
-    Sum {},
-    Max {},
-    Min {},
-    Prod {},
-    MeanOfSquares {},
+    Sum,
+    Max,
+    Min,
+    Prod,
+    MeanOfSquares,
 }
 wire_enum!(Reducer { 0 => Sum {}, 1 => Max {}, 2 => Min {}, 3 => Prod {}, 4 => MeanOfSquares {} });

@@ -14,7 +14,7 @@ type Checked = Result<(), String>;
 /// Whether `op` may be applied to `inputs` and gives `output`.
 pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Checked {
     match op {
-        Op::Source {} => operands::<0>(inputs).and_then(|_| tensor(output).map(drop)),
+        Op::Source => operands::<0>(inputs).and_then(|_| tensor(output).map(drop)),
         Op::Constant { weight } => constant(context, *weight, inputs, output),
         Op::Panels { weights } => panels(context, weights, inputs, output),
         Op::Prepack { format, k_axis, mn_axis } => {
@@ -58,9 +58,9 @@ pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &F
             distinct(&[*axis], f32(x)?.len())?;
             gives(output, x)
         }
-        Op::Reshape {} => reshape(inputs, output),
+        Op::Reshape => reshape(inputs, output),
         Op::MoveAxis { from, to } => move_axis(*from, *to, inputs, output),
-        Op::Cast {} => {
+        Op::Cast => {
             let [x] = operands(inputs)?;
             let (dtype, _) = tensor(output)?;
             gives(output, &Fact::Tensor { dtype, shape: tensor(x)?.1.to_vec() })
@@ -94,6 +94,10 @@ fn gives(output: &Fact, wanted: &Fact) -> Checked {
 
 /// Axes in range, none twice.
 fn distinct(axes: &[usize], rank: usize) -> Checked {
+    // First: the search below is quadratic, and the list itself too long to print.
+    if axes.len() > rank {
+        return Err(format!("{} axes, expected distinct ones below {rank}", axes.len()));
+    }
     let repeated = axes.iter().enumerate().any(|(i, a)| axes[..i].contains(a));
     if axes.is_empty() || repeated || axes.iter().any(|a| *a >= rank) {
         return Err(format!("axes {axes:?}, expected distinct ones below {rank}"));
@@ -210,8 +214,8 @@ fn chain(steps: &[Step], inputs: &[&Fact], output: &Fact) -> Checked {
         let pairs = || shape.iter().zip(small);
         let fits = small.len() == shape.len()
             && match step.share {
-                Share::Lockstep {} => !pairs().skip_while(|(_, s)| **s == 1).any(|d| differs(&d)),
-                Share::PerBlock {} => pairs().skip_while(|d| !differs(d)).all(|(_, s)| *s == 1),
+                Share::Lockstep => !pairs().skip_while(|(_, s)| **s == 1).any(|d| differs(&d)),
+                Share::PerBlock => pairs().skip_while(|d| !differs(d)).all(|(_, s)| *s == 1),
             };
         if !fits {
             return Err(format!("operand of shape {small:?} for {:?} over {shape:?}", step.share));

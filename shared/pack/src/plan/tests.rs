@@ -60,10 +60,10 @@ const CAST: usize = 22;
 
 fn fused() -> Vec<Fused> {
     vec![
-        Fused::PerRow { op: BinaryOp::Add {}, input: 2, axes: vec![] },
-        Fused::Scalar { op: BinaryOp::Max {}, input: 3 },
+        Fused::PerRow { op: BinaryOp::Add, input: 2, axes: vec![] },
+        Fused::Scalar { op: BinaryOp::Max, input: 3 },
         Fused::AddTensor { input: 4, m_axis: Some(1), n_axis: Some(2), axes: vec![(0, 0)] },
-        Fused::PerColumn { op: BinaryOp::Add {}, input: 4, axes: vec![(0, 0)] },
+        Fused::PerColumn { op: BinaryOp::Add, input: 4, axes: vec![(0, 0)] },
         Fused::LeakyRelu { input: 3 },
     ]
 }
@@ -76,9 +76,9 @@ fn graph() -> PlanGraph {
     let i64s = Fact::Tensor { dtype: Dtype::I64, shape: vec![1, 2] };
     let small = Window { kernel: (2, 2), strides: (2, 2), pads: (0, 0), output: (1, 1), ..WINDOW };
     let rows: Vec<(Op, Vec<usize>, Fact)> = vec![
-        (Op::Source {}, vec![], Fact::f32(&[1, 2, 4, 4])),
-        (Op::Source {}, vec![], Fact::f32(&[1, 3, 16])),
-        (Op::Source {}, vec![], i64s),
+        (Op::Source, vec![], Fact::f32(&[1, 2, 4, 4])),
+        (Op::Source, vec![], Fact::f32(&[1, 3, 16])),
+        (Op::Source, vec![], i64s),
         (
             Op::Im2col { format: B, window: WINDOW, group: 1 },
             vec![IMAGE],
@@ -97,7 +97,7 @@ fn graph() -> PlanGraph {
             vec![IM2COL, PANELS, BIAS, 6, RESIDUAL],
             Fact::f32(&[1, 3, 16]),
         ),
-        (Op::Reshape {}, vec![MATMUL], Fact::f32(&[1, 3, 4, 4])),
+        (Op::Reshape, vec![MATMUL], Fact::f32(&[1, 3, 4, 4])),
         (
             Op::DepthwiseConv {
                 window: Window { strides: (2, 2), output: (2, 2), ..WINDOW },
@@ -110,16 +110,16 @@ fn graph() -> PlanGraph {
         (
             Op::Chain {
                 steps: vec![
-                    Step { op: BinaryOp::Mul {}, share: Share::PerBlock {} },
-                    Step { op: BinaryOp::Add {}, share: Share::Lockstep {} },
+                    Step { op: BinaryOp::Mul, share: Share::PerBlock },
+                    Step { op: BinaryOp::Add, share: Share::Lockstep },
                 ],
             },
             vec![DEPTHWISE, 7, DEPTHWISE],
             Fact::f32(&[1, 3, 2, 2]),
         ),
-        (Op::Binary { op: BinaryOp::Div {} }, vec![CHAIN, POOL], Fact::f32(&[1, 3, 2, 2])),
-        (Op::Unary { op: UnaryOp::Tanh {} }, vec![BINARY], Fact::f32(&[1, 3, 2, 2])),
-        (Op::Reduce { axes: vec![2, 3], reducer: Reducer::Sum {} }, vec![UNARY], Fact::f32(&[1, 3, 1, 1])),
+        (Op::Binary { op: BinaryOp::Div }, vec![CHAIN, POOL], Fact::f32(&[1, 3, 2, 2])),
+        (Op::Unary { op: UnaryOp::Tanh }, vec![BINARY], Fact::f32(&[1, 3, 2, 2])),
+        (Op::Reduce { axes: vec![2, 3], reducer: Reducer::Sum }, vec![UNARY], Fact::f32(&[1, 3, 1, 1])),
         (Op::Softmax { axes: vec![1] }, vec![REDUCE], Fact::f32(&[1, 3, 1, 1])),
         (Op::RmsNorm { axis: 1, epsilon: 1e-6 }, vec![SOFTMAX], Fact::f32(&[1, 3, 1, 1])),
         (Op::MoveAxis { from: 1, to: 3 }, vec![NORM], Fact::f32(&[1, 1, 1, 3])),
@@ -134,7 +134,7 @@ fn graph() -> PlanGraph {
             Fact::f32(&[1, 1, 5, 1]),
         ),
         (Op::GatherRows { table: WeightId(5) }, vec![IDS], Fact::f32(&[1, 2, 4])),
-        (Op::Cast {}, vec![IDS], Fact::f32(&[1, 2])),
+        (Op::Cast, vec![IDS], Fact::f32(&[1, 2])),
     ];
     let node = |(i, (op, inputs, fact)): (usize, (Op, Vec<usize>, Fact))| Node {
         name: format!("n{i}"),
@@ -339,17 +339,17 @@ fn reads_that_are_fused_into_products() {
         axes: axes.to_vec(),
     };
     let row =
-        |input, axes: &[(usize, usize)]| Fused::PerRow { op: BinaryOp::Add {}, input, axes: axes.to_vec() };
+        |input, axes: &[(usize, usize)]| Fused::PerRow { op: BinaryOp::Add, input, axes: axes.to_vec() };
     let cases = [
-        (Fused::Scalar { op: BinaryOp::Add {}, input: 2 }, "expected one value"),
-        (Fused::Scalar { op: BinaryOp::Div {}, input: 3 }, "expected an operation that kernels know"),
+        (Fused::Scalar { op: BinaryOp::Add, input: 2 }, "expected one value"),
+        (Fused::Scalar { op: BinaryOp::Div, input: 3 }, "expected an operation that kernels know"),
         (Fused::LeakyRelu { input: 4 }, "expected one value"),
         (Fused::LeakyRelu { input: 0 }, "expected a tensor"),
         (row(3, &[]), "expected 3 values"),
         (row(9, &[]), "operand 9 of 5"),
         (row(2, &[(0, 1)]), "axes [(0, 1)]"),
-        (Fused::PerRow { op: BinaryOp::Pow {}, input: 2, axes: vec![] }, "expected an operation"),
-        (Fused::PerColumn { op: BinaryOp::Add {}, input: 2, axes: vec![] }, "expected 16 values"),
+        (Fused::PerRow { op: BinaryOp::Pow, input: 2, axes: vec![] }, "expected an operation"),
+        (Fused::PerColumn { op: BinaryOp::Add, input: 2, axes: vec![] }, "expected 16 values"),
         (add(2, Some(0), Some(0), &[]), "expected 3 and 16"),
         (add(4, Some(2), Some(1), &[]), "expected 3 and 16"),
         (add(4, Some(1), Some(3), &[]), "expected 3 and 16"),
@@ -363,6 +363,30 @@ fn reads_that_are_fused_into_products() {
     images_refused(2, row(2, &[(0, 0)]), "expected 3 values from wherever [(0, 0)] points to");
     images_refused(3, add(4, Some(1), Some(2), &[(0, 1)]), "expected 3 and 16");
     images_refused(2, add(4, Some(1), Some(2), &[(0, 1)]), "axes");
+}
+
+#[test]
+fn a_fused_tensor_is_gathered_by_32_bit_offsets() {
+    refused("expected at most 2147483647 bytes", |g, _| {
+        let operand = g.nodes[MATMUL].inputs[4].node;
+        g.nodes[operand].op = Op::Source;
+        g.nodes[operand].inputs.clear();
+        g.nodes[operand].outputs[0] = Fact::f32(&[1, 3, 200_000_000]);
+    });
+}
+
+#[test]
+fn a_long_list_of_axes_or_inputs_is_refused_at_once() {
+    refused("400000 axes, expected distinct ones below", |g, _| {
+        let softmax = g.nodes.iter_mut().find_map(|n| match &mut n.op {
+            Op::Softmax { axes } => Some(axes),
+            _ => None,
+        });
+        *softmax.unwrap() = (0..400_000).collect();
+    });
+    refused("input 1 is node", |g, _| g.inputs[1] = g.inputs[0]);
+    let long = vec![0; MAX_SECTION_BYTES + 1];
+    assert!(PlanGraph::decode(&long, &[]).unwrap_err().to_string().contains("a section of 4194305 bytes"));
 }
 
 /// The product over `images` images, with a bias of `[images, 2]` and one fused `step`.
@@ -392,7 +416,7 @@ fn elementwise_and_axes() {
     for axes in [vec![], vec![4], vec![1, 1]] {
         op_refused(
             REDUCE,
-            Op::Reduce { axes: axes.clone(), reducer: Reducer::Max {} },
+            Op::Reduce { axes: axes.clone(), reducer: Reducer::Max },
             "expected distinct ones below 4",
         );
         op_refused(SOFTMAX, Op::Softmax { axes }, "expected distinct ones below 4");

@@ -106,7 +106,7 @@ fn earlier(graph: &PlanGraph, index: usize, outlet: Outlet) -> Result<&Fact, Str
 
 /// The plan's inputs are its sources, each once and as its head says; its outputs are plain tensors.
 fn check_ends(graph: &PlanGraph) -> Result<(), String> {
-    let sources = graph.nodes.iter().filter(|n| n.op == Op::Source {}).count();
+    let sources = graph.nodes.iter().filter(|n| n.op == Op::Source).count();
     if sources != graph.inputs.len() || graph.inputs.len() != graph.head.inputs.len() {
         return Err(format!(
             "{sources} sources, {} inputs, {} in the head, expected equal counts",
@@ -114,8 +114,10 @@ fn check_ends(graph: &PlanGraph) -> Result<(), String> {
             graph.head.inputs.len()
         ));
     }
+    let mut seen = vec![false; graph.nodes.len()];
     for (i, (id, (dtype, shape))) in graph.inputs.iter().zip(&graph.head.inputs).enumerate() {
-        let node = graph.nodes.get(*id).filter(|n| n.op == Op::Source {} && !graph.inputs[..i].contains(id));
+        let again = seen.get_mut(*id).is_none_or(|seen| std::mem::replace(seen, true));
+        let node = graph.nodes.get(*id).filter(|n| n.op == Op::Source && !again);
         let wanted = Fact::Tensor { dtype: *dtype, shape: shape.clone() };
         if node.is_none_or(|n| n.outputs != [wanted]) {
             return Err(format!("input {i} is node {id}, expected another source of {dtype} {shape:?}"));

@@ -107,11 +107,11 @@ fn fuse(spec: &ProtoFusedSpec) -> TractResult<Fused> {
 /// A kernel's operation.
 pub(super) fn binary(op: BinOp) -> BinaryOp {
     match op {
-        BinOp::Min => BinaryOp::Min {},
-        BinOp::Max => BinaryOp::Max {},
-        BinOp::Add => BinaryOp::Add {},
-        BinOp::Mul => BinaryOp::Mul {},
-        BinOp::Sub => BinaryOp::Sub {},
-        BinOp::SubF => BinaryOp::SubF {},
+        BinOp::Min => BinaryOp::Min,
+        BinOp::Max => BinaryOp::Max,
+        BinOp::Add => BinaryOp::Add,
+        BinOp::Mul => BinaryOp::Mul,
+        BinOp::Sub => BinaryOp::Sub,
+        BinOp::SubF => BinaryOp::SubF,
     }
 }

@@ -48,7 +48,7 @@ fn same(node: &TypedNode, op: Op) -> Encoded {
 }
 
 fn source<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
-    node.op_is::<TypedSource>().then(|| Ok(same(node, Op::Source {})))
+    node.op_is::<TypedSource>().then(|| Ok(same(node, Op::Source)))
 }
 
 fn constant<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
@@ -64,8 +64,8 @@ fn constant<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<
 
 fn share(share: BShare) -> Share {
     match share {
-        BShare::Lockstep => Share::Lockstep {},
-        BShare::PerBlock => Share::PerBlock {},
+        BShare::Lockstep => Share::Lockstep,
+        BShare::PerBlock => Share::PerBlock,
     }
 }
 
@@ -74,11 +74,11 @@ fn one_step(node: &TypedNode, op: BinaryOp, share: Share) -> Encoded {
 }
 
 fn by_scalar<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
-    node.op_as::<OptBinByScalar>().map(|o| Ok(one_step(node, binary(o.linalg_op), Share::PerBlock {})))
+    node.op_as::<OptBinByScalar>().map(|o| Ok(one_step(node, binary(o.linalg_op), Share::PerBlock)))
 }
 
 fn unicast<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
-    node.op_as::<OptBinUnicast>().map(|o| Ok(one_step(node, binary_op(&*o.binop)?, Share::Lockstep {})))
+    node.op_as::<OptBinUnicast>().map(|o| Ok(one_step(node, binary_op(&*o.binop)?, Share::Lockstep)))
 }
 
 fn chain<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
@@ -97,14 +97,14 @@ fn typed_binary<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractRes
 
 fn binary_op(op: &dyn BinMiniOp) -> TractResult<BinaryOp> {
     Ok(match op.name() {
-        "Min" => BinaryOp::Min {},
-        "Max" => BinaryOp::Max {},
-        "Add" => BinaryOp::Add {},
-        "Mul" => BinaryOp::Mul {},
-        "Sub" => BinaryOp::Sub {},
-        "SubF" => BinaryOp::SubF {},
-        "Div" => BinaryOp::Div {},
-        "Pow" => BinaryOp::Pow {},
+        "Min" => BinaryOp::Min,
+        "Max" => BinaryOp::Max,
+        "Add" => BinaryOp::Add,
+        "Mul" => BinaryOp::Mul,
+        "Sub" => BinaryOp::Sub,
+        "SubF" => BinaryOp::SubF,
+        "Div" => BinaryOp::Div,
+        "Pow" => BinaryOp::Pow,
         other => bail!("the binary operation {other}"),
     })
 }
@@ -133,11 +133,11 @@ fn unary_op(op: &ElementWiseOp) -> TractResult<UnaryOp> {
 fn reduce<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Reduce>().map(|o| {
         let reducer = match o.reducer {
-            nn::Reducer::Sum => Reducer::Sum {},
-            nn::Reducer::Max => Reducer::Max {},
-            nn::Reducer::Min => Reducer::Min {},
-            nn::Reducer::Prod => Reducer::Prod {},
-            nn::Reducer::MeanOfSquares => Reducer::MeanOfSquares {},
+            nn::Reducer::Sum => Reducer::Sum,
+            nn::Reducer::Max => Reducer::Max,
+            nn::Reducer::Min => Reducer::Min,
+            nn::Reducer::Prod => Reducer::Prod,
+            nn::Reducer::MeanOfSquares => Reducer::MeanOfSquares,
             other => bail!("the reduction {other:?}"),
         };
         Ok(same(node, Op::Reduce { axes: o.axes.to_vec(), reducer }))
@@ -161,7 +161,7 @@ fn rms_norm<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<
 fn into_shape<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<IntoShape>().map(|o| {
         ensure!(*o.strides == *Tensor::natural_strides(&o.dims), "strides {:?} of {:?}", o.strides, o.dims);
-        Ok(same(node, Op::Reshape {}))
+        Ok(same(node, Op::Reshape))
     })
 }
 
@@ -171,14 +171,14 @@ fn axis_op<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<E
             node,
             match o {
                 AxisOp::Move(from, to) => Op::MoveAxis { from: *from, to: *to },
-                AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..) => Op::Reshape {},
+                AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..) => Op::Reshape,
             },
         ))
     })
 }
 
 fn cast<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
-    node.op_is::<Cast>().then(|| Ok(same(node, Op::Cast {})))
+    node.op_is::<Cast>().then(|| Ok(same(node, Op::Cast)))
 }
 
 fn gather<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {

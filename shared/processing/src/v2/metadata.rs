@@ -1,4 +1,4 @@
-//! Server and model metadata, and the error document.
+//! Server and model metadata.
 
 use super::check::is_batch;
 use glowplug_pack::Dtype;
@@ -76,11 +76,4 @@ fn tensor(name: &str, dtype: Dtype, axes: &[Axis]) -> TensorMetadata {
     };
     let shape = axes.iter().enumerate().map(extent).collect();
     TensorMetadata { name: name.to_owned(), datatype: dtype.v2_name().to_owned(), shape }
-}
-
-/// The body of every answer that is not a success: `{"error": ".."}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorDocument {
-    /// What went wrong, for a reader.
-    pub error: String,
 }
