@@ -16,12 +16,15 @@ pub fn lambda_error(error: &PredictError) -> Error {
         Predict::UnsupportedMedia => ErrorKind::UnsupportedMedia,
         Predict::Unprocessable => ErrorKind::Unprocessable,
         Predict::Unavailable => {
-            return Error::not_ready(error.chain(), error.retry_after().unwrap_or(Duration::from_secs(1)));
+            return Error::not_ready(
+                error.to_string(),
+                error.retry_after().unwrap_or(Duration::from_secs(1)),
+            );
         }
         Predict::Timeout => ErrorKind::Timeout,
         _ => ErrorKind::Internal,
     };
-    Error::new(kind, error.chain())
+    Error::new(kind, error.to_string())
 }
 
 /// The error of an input object that cannot be read, or of a result that cannot be written.

@@ -1,4 +1,4 @@
-//! The one error of this crate: a kind to decide by, the whole chain of causes to read.
+//! The one error of this crate: a kind to decide by, a text that holds its causes.
 
 use glowplug_engine::EngineError;
 use glowplug_pack::PackError;
@@ -6,7 +6,6 @@ use glowplug_processing::ProcessingError;
 use glowplug_store::{StoreError, StoreErrorKind};
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What a caller can do about it. Each kind becomes one HTTP status, one batch item failure or one retry
@@ -37,18 +36,13 @@ pub enum ErrorKind {
 pub struct PredictError {
     kind: ErrorKind,
     text: String,
-    source: Option<Arc<dyn Error + Send + Sync>>,
     retry_after: Option<Duration>,
 }
 
 impl PredictError {
     /// An error of `kind`; `text` names the thing, what was found and what was wanted.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> PredictError {
-        PredictError { kind, text: text.into(), source: None, retry_after: None }
-    }
-
-    fn caused(kind: ErrorKind, text: impl Into<String>, source: impl Error + Send + Sync + 'static) -> Self {
-        PredictError { source: Some(Arc::new(source)), ..PredictError::new(kind, text) }
+        PredictError { kind, text: text.into(), retry_after: None }
     }
 
     /// The same error, not worth a retry before `wait` has passed.
@@ -68,21 +62,6 @@ impl PredictError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
-    }
-
-    /// The text and its causes on one line, as callers outside of this process get it.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        let mut text = self.text.clone();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let next = error.to_string();
-            if !text.contains(&next) {
-                text = format!("{text}: {next}");
-            }
-            cause = error.source();
-        }
-        text
     }
 
     /// A store failure while loading `what`. The store's text holds its causes, and mostly the model's name.
@@ -107,16 +86,12 @@ impl fmt::Display for PredictError {
     }
 }
 
-impl Error for PredictError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
-    }
-}
+impl Error for PredictError {}
 
 impl From<PackError> for PredictError {
     fn from(error: PackError) -> PredictError {
         let kind = pack_kind(error.kind());
-        PredictError::caused(kind, "pack", error)
+        PredictError::new(kind, format!("pack: {error}"))
     }
 }
 
@@ -152,6 +127,6 @@ impl From<EngineError> for PredictError {
             Engine::Transfer => ErrorKind::Unavailable,
             _ => ErrorKind::Internal,
         };
-        PredictError::caused(kind, "plan", error)
+        PredictError::new(kind, error.to_string())
     }
 }

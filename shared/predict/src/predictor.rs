@@ -84,7 +84,7 @@ impl Predictor {
         tokio::spawn(async move {
             let deadline = Instant::now() + Duration::from_secs(900);
             if let Err(error) = this.model(&wanted, deadline).await {
-                tracing::warn!(model = %wanted.name, error = %error.chain(), "preload");
+                tracing::warn!(model = %wanted.name, error = %error, "preload");
             }
         });
     }
@@ -173,7 +173,7 @@ impl Predictor {
                 let (this, wanted) = (self.clone(), wanted.clone());
                 tokio::spawn(async move {
                     if let Err(error) = this.read_alias(&wanted).await {
-                        tracing::warn!(model = %wanted.name, error = %error.chain(), "alias not read again");
+                        tracing::warn!(model = %wanted.name, error = %error, "alias not read again");
                     }
                 });
             }

@@ -123,7 +123,7 @@ async fn what_is_not_there_is_told_by_name() {
     ] {
         let e = infer(&predictor, &model, 1).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
-        assert!(e.chain().contains(text), "{}", e.chain());
+        assert!(e.to_string().contains(text), "{e}");
     }
 }
 
