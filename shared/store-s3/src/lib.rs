@@ -1,7 +1,7 @@
 //! The store's ports on Amazon S3, and on whatever speaks its protocol.
 //!
 //! [`S3Store`] is an [`ObjectStore`](glowplug_store::ObjectStore) over one bucket and prefix; models come with
-//! `PackStore::new(Arc::new(s3_store))`. [`open`] takes the address of any store. This crate is the only one that
+//! `PackStore::new(Arc::new(s3_store))`. This crate is the only one that
 //! names the AWS SDK, and none of the SDK's types are public.
 //!
 //! Made for a cold start: building a store does no IO, reads no file and makes no TLS configuration; what a
