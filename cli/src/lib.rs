@@ -19,7 +19,7 @@ use tracing_subscriber::prelude::*;
 
 const AFTER_HELP: &str = "Start with: glowplug pack MODEL.onnx -o M.glow, then glowplug dev --pack M.glow.\nGLOWPLUG_LOG=debug shows more on stderr.";
 
-/// ONNX models behind Lambda events: from a pack to a runnable plan in a millisecond or two.
+/// ONNX models behind Lambda events: from a pack to a runnable plan in milliseconds.
 ///
 /// stdout carries the answer, stderr everything else. Exit codes: 0 done, 1 a check failed, 2 usage or IO.
 #[derive(Parser)]
