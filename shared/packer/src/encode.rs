@@ -38,19 +38,29 @@ pub(crate) fn encode(
 ) -> Result<PlanGraph, PackerError> {
     let mut encoder = Encoder::new(decluttered, optimized, builder);
     let order = optimized.eval_order().map_err(|e| PackerError::model("plan", &e))?;
+    let mut refused = Vec::new();
     for id in order {
         let node = optimized.node(id);
-        encoder.node(node).map_err(|e| {
-            let text = format!(
-                "node {:?} ({}): {e:#}; plans cover what image classifiers and sentence encoders of f32 are made \
-                 of, please report the model if it is one of those",
-                node.name,
-                node.op.name()
-            );
-            PackerError::new(ErrorKind::Unsupported, text)
-        })?;
+        if let Err(e) = encoder.node(node) {
+            refused.push(format!("node {:?} ({}): {e:#}", node.name, node.op.name()));
+            encoder.pass_over(node);
+        }
+    }
+    if !refused.is_empty() {
+        return Err(unsupported(&refused));
     }
     encoder.finish().map_err(|e| PackerError::model("plan", &e))
+}
+
+/// All that a plan cannot say of a model, in one message: nobody wants to learn it node by node.
+fn unsupported(refused: &[String]) -> PackerError {
+    const SHOWN: usize = 8;
+    let mut text = refused[..refused.len().min(SHOWN)].join("; ");
+    if refused.len() > SHOWN {
+        text += &format!("; and {} more", refused.len() - SHOWN);
+    }
+    text += "; docs/format.md lists what plans cover, please report the model";
+    PackerError::new(ErrorKind::Unsupported, text)
 }
 
 /// The decluttered convolution that a node was made from, and the shape of its input.
@@ -108,6 +118,13 @@ impl<'a> Encoder<'a> {
             self.outlets.insert(OutletId::new(node.id, slot), Outlet { node: index, slot });
         }
         self.nodes.push(Node { name: node.name.clone(), op, inputs, outputs });
+    }
+
+    /// Lets the nodes after one that was refused be looked at too.
+    fn pass_over(&mut self, node: &TypedNode) {
+        for slot in 0..node.outputs.len() {
+            self.outlets.insert(OutletId::new(node.id, slot), Outlet { node: 0, slot: 0 });
+        }
     }
 
     fn outlet(&self, outlet: OutletId) -> TractResult<Outlet> {
