@@ -2,29 +2,38 @@
 
 mod names;
 
+use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
-use crate::ops::{Chain, ChainStep, DepthwiseConv, GatherRows, Im2col, MaxPool, Prepack};
+use crate::ops::{
+    AveragePool, Chain, ChainStep, Col2Im, DepthwiseConv, DirectConv, GatherAxis, GatherRows, Im2col,
+    MaxPool, Prepack, Scan,
+};
 use crate::panels::{RegionPanels, deadline};
 use crate::values::{datum_type, from_bytes, packed_format, typed_fact};
 use glowplug_pack::plan::{
-    AxisMap, BinaryOp, Fact, Fused, Node, Op, Operand, PanelFormat, PlanGraph, Share, Step,
+    AxisMap, BinaryOp, Body, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph,
+    ScanInput, Share, Step, fact_of,
 };
 use glowplug_pack::{Form, Pack, Region, WeightId};
-use names::{binary, find_kernel, kernel_op, reducer, unary};
+use names::{binary, comparison, find_kernel, kernel_op, pad_mode, reducer, unary};
 use std::sync::Arc;
 use tract_core::internal::{
-    AxesMapping, AxisOp, DatumType, InletId, OutletId, Tensor, ToDim, TractResult, TypedFact, TypedModel,
-    TypedOp, bail, ensure, tensor0,
+    AxesMapping, AxisOp, DatumType, InletId, OutletId, TVec, Tensor, ToDim, TractResult, TypedFact,
+    TypedModel, TypedOp, bail, ensure, tensor0,
 };
+use tract_core::ops::array::{Gather, MultiBroadcastTo, Pad, Slice, TypedConcat};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::change_axes::IntoShape;
+use tract_core::ops::downsample::Downsample;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::konst::Const;
+use tract_core::ops::lstm_cell::LstmEpilogue;
 use tract_core::ops::matmul::ModePicker;
 use tract_core::ops::matmul::optimized::{
     AddMatMulGeometry, MapOutputAxisToInput, MatMulOperand, OptMatMul, ProtoFusedSpec,
 };
+use tract_core::ops::nn::resize::NearestUpsample;
 use tract_core::ops::nn::{Reduce, RmsNorm, Softmax, SoftmaxKind};
 use tract_core::ops::source::TypedSource;
 use tract_linalg::BinFn;
@@ -32,28 +41,22 @@ use tract_linalg::mmm::{MMMInputValue, MatMatMul, OutputStoreSpec, PackedMatrixS
 use tract_linalg::multithread::BShare;
 use tract_linalg::routines::Func;
 
-/// tract's graph of a validated plan. Errors: a kernel that this CPU or this build has not, or has with
-/// another panel layout ([`ErrorKind::UnsupportedCpu`]); weights whose bytes do not arrive.
+/// The runnable graph of a validated plan, and the plan's target. Errors: a kernel that this CPU or this build
+/// has not, or has with another panel layout ([`ErrorKind::UnsupportedCpu`]); weights whose bytes do not arrive.
 pub(crate) fn decode(
     pack: &Pack,
     region: &Arc<Region>,
-    graph: &PlanGraph,
-) -> Result<TypedModel, EngineError> {
-    let kernels = graph.kernels.iter().map(find_kernel).collect::<Result<_, _>>()?;
-    let mut decoder = Decoder { pack, region, graph, kernels, binary: Vec::new() };
-    let mut model = TypedModel::default();
-    model.nodes.reserve(graph.nodes.len());
-    for node in &graph.nodes {
-        decoder.add(&mut model, node).map_err(|e| {
-            EngineError::from_tract(
-                ErrorKind::Pack,
-                &e.context(format!("node {:?} ({})", node.name, node.op.name())),
-            )
-        })?;
+    graph: PlanGraph,
+) -> Result<(String, CheckedGraph), EngineError> {
+    let PlanGraph { head, kernels, bodies, nodes, inputs, outputs } = graph;
+    let found = kernels.iter().map(find_kernel).collect::<Result<_, _>>()?;
+    let mut decoder =
+        Decoder { pack, region, layouts: &kernels, kernels: found, bodies: Vec::new(), binary: Vec::new() };
+    for Body { nodes, inputs, outputs } in bodies {
+        let body = decoder.graph(nodes, &inputs, &outputs)?;
+        decoder.bodies.push(Arc::new(body));
     }
-    model.inputs = graph.inputs.iter().map(|node| OutletId::new(*node, 0)).collect();
-    model.outputs = graph.outputs.iter().map(|o| OutletId::new(o.node, o.slot)).collect();
-    Ok(model)
+    Ok((head.target, decoder.graph(nodes, &inputs, &outputs)?))
 }
 
 /// An elementwise kernel of this CPU, where it has one, by operation and sharing.
@@ -62,25 +65,55 @@ type BinaryKernel = (BinaryOp, Share, Option<Arc<BinFn>>);
 struct Decoder<'a> {
     pack: &'a Pack,
     region: &'a Arc<Region>,
-    graph: &'a PlanGraph,
+    layouts: &'a [Kernel],
     kernels: Vec<Box<dyn MatMatMul>>,
+    bodies: Vec<Arc<CheckedGraph>>,
     /// Found so far; looking one up takes longer than building a node.
     binary: Vec<BinaryKernel>,
 }
 
 impl Decoder<'_> {
-    fn add(&mut self, model: &mut TypedModel, node: &Node) -> TractResult<()> {
-        let [output] = node.outputs.as_slice() else { bail!("{} outputs", node.outputs.len()) };
-        let mut fact = typed_fact(output);
-        let op = self.op(node, output, &mut fact)?;
-        let id = model.add_node(node.name.clone(), op, [fact].into_iter().collect())?;
+    fn graph(
+        &mut self,
+        nodes: Vec<Node>,
+        inputs: &[usize],
+        outputs: &[Outlet],
+    ) -> Result<CheckedGraph, EngineError> {
+        let mut model = TypedModel::default();
+        model.nodes.reserve(nodes.len());
+        for node in &nodes {
+            self.add(&mut model, &nodes, node).map_err(|e| {
+                let place = format!("node {:?} ({})", node.name, node.op.name());
+                EngineError::from_tract(ErrorKind::Pack, &e.context(place))
+            })?;
+        }
+        model.inputs = inputs.iter().map(|node| OutletId::new(*node, 0)).collect();
+        model.outputs = outputs.iter().map(|o| OutletId::new(o.node, o.slot)).collect();
+        let facts = nodes.into_iter().map(|n| n.outputs).collect();
+        CheckedGraph::new(model, facts).map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))
+    }
+
+    fn add(&mut self, model: &mut TypedModel, nodes: &[Node], node: &Node) -> TractResult<()> {
+        let mut facts: TVec<TypedFact> = node.outputs.iter().map(typed_fact).collect();
+        let ([output, ..], [fact, ..]) = (node.outputs.as_slice(), facts.as_mut_slice()) else {
+            bail!("no output")
+        };
+        let inputs: TVec<&Fact> = node.inputs.iter().filter_map(|o| fact_of(nodes, *o)).collect();
+        let op = self.op(node, &inputs, output, fact)?;
+        let id = model.add_node(node.name.clone(), op, facts)?;
         for (slot, input) in node.inputs.iter().enumerate() {
             model.add_edge(OutletId::new(input.node, input.slot), InletId::new(id, slot))?;
         }
         Ok(())
     }
 
-    fn op(&mut self, node: &Node, output: &Fact, fact: &mut TypedFact) -> TractResult<Box<dyn TypedOp>> {
+    fn op(
+        &mut self,
+        node: &Node,
+        inputs: &[&Fact],
+        output: &Fact,
+        fact: &mut TypedFact,
+    ) -> TractResult<Box<dyn TypedOp>> {
         Ok(match &node.op {
             Op::Source => Box::new(TypedSource::new(fact.clone())),
             Op::Constant { weight } => Box::new(Const::new(Arc::new(self.constant(*weight)?))?),
@@ -89,7 +122,7 @@ impl Decoder<'_> {
                 Box::new(Prepack { format: packed_format(format), k_axis: *k_axis, mn_axis: *mn_axis })
             }
             Op::Im2col { format, window, group } => {
-                let shape = nchw(self.input_shape(node, 0)?)?;
+                let shape = image(inputs)?;
                 Box::new(Im2col::new(packed_format(format), window, *group, shape))
             }
             Op::MatMul { kernel, a, b, m_axis, n_axis, fused } => {
@@ -106,24 +139,32 @@ impl Decoder<'_> {
                 )?)
             }
             Op::DepthwiseConv { window, kernel } => {
-                let [_, _, h, w] = nchw(self.input_shape(node, 0)?)?;
+                let ([_, _, h, w], shape) = (image(inputs)?, tensor_shape(output)?);
                 let weights = self.pack.weight_range(*kernel)?;
-                Box::new(DepthwiseConv::new(
-                    window,
-                    (h, w),
-                    tensor_shape(output)?,
-                    self.region.clone(),
-                    weights,
-                ))
+                Box::new(DepthwiseConv::new(window, (h, w), shape, self.region.clone(), weights))
+            }
+            Op::DirectConv { window, kernel } => {
+                let ([_, c, h, w], shape) = (image(inputs)?, tensor_shape(output)?);
+                let weights = self.pack.weight_range(*kernel)?;
+                Box::new(DirectConv::new(window, (c, h, w), shape, self.region.clone(), weights))
+            }
+            Op::Col2Im { window } => {
+                let [_, _, h, w] = nchw(tensor_shape(output)?)?;
+                Box::new(Col2Im::new(window, (h, w), tensor_shape(output)?))
             }
             Op::MaxPool { window } => {
-                let [_, _, h, w] = nchw(self.input_shape(node, 0)?)?;
+                let [_, _, h, w] = image(inputs)?;
                 Box::new(MaxPool::new(window, h, w, tensor_shape(output)?))
+            }
+            Op::AveragePool { window, count_include_pad } => {
+                let [_, _, h, w] = image(inputs)?;
+                Box::new(AveragePool::new(window, *count_include_pad, (h, w), tensor_shape(output)?))
             }
             Op::Chain { steps } => {
                 Box::new(Chain { steps: steps.iter().map(|s| self.chain_step(*s)).collect() })
             }
             Op::Binary { op } => Box::new(TypedBinOp(binary(*op), None)),
+            Op::Compare { op } => Box::new(TypedBinOp(comparison(*op), None)),
             Op::Unary { op } => Box::new(ElementWiseOp(unary(*op), None)),
             Op::Reduce { axes, reducer: r } => {
                 Box::new(Reduce { axes: axes.iter().copied().collect(), reducer: reducer(*r) })
@@ -140,14 +181,29 @@ impl Decoder<'_> {
             Op::MoveAxis { from, to } => Box::new(AxisOp::Move(*from, *to)),
             Op::Cast => Box::new(Cast { to: fact.datum_type }),
             Op::GatherRows { table } => Box::new(self.gather(*table)?),
+            Op::Gather { axis } => Box::new(GatherAxis(Gather::new(*axis))),
+            Op::Slice { axis, start, step: 1 } => {
+                Box::new(Slice::new(*axis, *start, start + tensor_shape(output)?[*axis]))
+            }
+            Op::Slice { axis, start, step } => {
+                Box::new(Downsample::new(*axis, isize::try_from(*step)?, *start))
+            }
+            Op::Concat { axis } => Box::new(TypedConcat::new(*axis)),
+            Op::Pad { pads, mode } => Box::new(Pad { pads: pads.clone(), mode: pad_mode(*mode) }),
+            Op::Upsample { scales } => Box::new(NearestUpsample { scales: scales.iter().copied().collect() }),
+            Op::Expand => Box::new(MultiBroadcastTo { shape: fact.shape.clone() }),
+            Op::LstmCell => match tensor_shape(output)? {
+                [.., hidden] => Box::new(LstmEpilogue { hidden: *hidden }),
+                [] => bail!("a cell without an axis"),
+            },
+            Op::Scan { body, inputs: from, outputs } => Box::new(Scan {
+                body: self.bodies[*body].clone(),
+                inputs: from.clone(),
+                outputs: outputs.clone(),
+                iterations: iterations(from, inputs)?,
+                arity: node.outputs.len(),
+            }),
         })
-    }
-
-    fn input_shape(&self, node: &Node, index: usize) -> TractResult<&[usize]> {
-        match node.inputs.get(index).and_then(|o| self.graph.fact(*o)) {
-            Some(fact) => tensor_shape(fact),
-            None => bail!("no operand {index}"),
-        }
     }
 
     fn constant(&self, id: WeightId) -> TractResult<Tensor> {
@@ -181,7 +237,7 @@ impl Decoder<'_> {
         (m_axis, n_axis): (Option<usize>, Option<usize>),
         fused: &[Fused],
     ) -> TractResult<Vec<ProtoFusedSpec>> {
-        let Some(layout) = self.graph.kernels.get(kernel) else { bail!("no kernel {kernel}") };
+        let Some(layout) = self.layouts.get(kernel) else { bail!("no kernel {kernel}") };
         let mmm = &self.kernels[kernel];
         let (a, a_axes) = self.operand(a, &layout.a)?;
         let (b, b_axes) = self.operand(b, &layout.b)?;
@@ -264,6 +320,24 @@ fn tensor_shape(fact: &Fact) -> TractResult<&[usize]> {
         Fact::Tensor { shape, .. } => Ok(shape),
         Fact::Panels { .. } => bail!("found {fact:?}, expected a tensor"),
     }
+}
+
+/// `[N, C, H, W]` of the first operand.
+fn image(inputs: &[&Fact]) -> TractResult<[usize; 4]> {
+    match inputs {
+        [x, ..] => nchw(tensor_shape(x)?),
+        [] => bail!("no operand"),
+    }
+}
+
+/// How often a loop runs its body.
+fn iterations(from: &[ScanInput], inputs: &[&Fact]) -> TractResult<usize> {
+    for (from, input) in from.iter().zip(inputs) {
+        if let ScanInput::Position { axis, .. } = from {
+            return Ok(tensor_shape(input)?[*axis]);
+        }
+    }
+    bail!("no operand is scanned")
 }
 
 fn nchw(shape: &[usize]) -> TractResult<[usize; 4]> {

@@ -10,6 +10,7 @@
 //! aligned, and, at every node, that what it gave is what the plan says.
 #![deny(missing_docs)]
 
+mod checked;
 mod decode;
 mod error;
 mod ops;

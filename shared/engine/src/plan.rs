@@ -1,18 +1,16 @@
 //! `Plan`: a model ready to run.
 
+use crate::checked::CheckedGraph;
 use crate::decode::decode;
 use crate::error::{EngineError, ErrorKind};
 use crate::panels::with_deadline;
 use crate::target::{TRACT_VERSION, missing};
-use crate::values::{check, from_tract, to_tract};
+use crate::values::{from_tract, to_tract};
 use glowplug_pack::plan::{Fact, PlanGraph, PlanHead};
 use glowplug_pack::{DisplayShape, Dtype, Pack, Region, Tensor};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
-use tract_core::internal::{
-    IntoTValue, RunOptions, TVec, TractError, TractResult, TypedSimplePlan, TypedSimpleState, ensure,
-    format_err,
-};
+use tract_core::internal::{IntoTValue, TVec, TractError, TractResult};
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
 /// How to build a plan.
@@ -37,16 +35,12 @@ pub struct Port {
 
 /// A model ready to run on this CPU. `Send + Sync`: one plan serves any number of threads.
 pub struct Plan {
-    plan: Arc<TypedSimplePlan>,
-    /// What each node gives, by node.
-    facts: Vec<Vec<Fact>>,
+    graph: CheckedGraph,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     target: String,
     /// Who helps with large products; nobody where absent.
     pool: Option<Executor>,
-    /// Scratch of runs that ended, for those to come.
-    idle: Mutex<Vec<TypedSimpleState>>,
 }
 
 impl Plan {
@@ -90,18 +84,9 @@ impl Plan {
     ) -> Result<Plan, EngineError> {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
-        let model = decode(pack, region, &graph)?;
-        let plan = TypedSimplePlan::build(model, &RunOptions::default())
-            .map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))?;
-        Ok(Plan {
-            plan: Arc::new(plan),
-            facts: graph.nodes.into_iter().map(|n| n.outputs).collect(),
-            inputs,
-            outputs,
-            target: graph.head.target,
-            pool: (options.threads > 1).then(|| Executor::multithread(options.threads)),
-            idle: Mutex::default(),
-        })
+        let (target, graph) = decode(pack, region, graph)?;
+        let pool = (options.threads > 1).then(|| Executor::multithread(options.threads));
+        Ok(Plan { graph, inputs, outputs, target, pool })
     }
 
     /// What it takes, in the order of [`Plan::run`]'s arguments.
@@ -142,38 +127,13 @@ impl Plan {
         let run = |e: &TractError| EngineError::from_tract(ErrorKind::Run, e);
         let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
         let values = values.map_err(|e| run(&e))?;
-        let idle = self.idle().pop();
-        let mut state = match idle {
-            Some(state) => state,
-            None => TypedSimpleState::new(&self.plan).map_err(|e| run(&e))?,
-        };
-        // A state that failed is dropped: it holds values of the run that ended early.
-        let work = || self.run_checked(&mut state, values);
+        let work = || self.graph.run(values);
         let outputs = with_deadline(deadline, || match &self.pool {
             Some(pool) => multithread_tract_scope(pool.clone(), work),
             None => work(),
         });
         let outputs = outputs.map_err(|e| run(&e))?;
-        self.idle().push(state);
-        Ok(outputs)
-    }
-
-    /// Every node's output is checked against the plan before any other node sees it.
-    fn run_checked(
-        &self,
-        state: &mut TypedSimpleState,
-        inputs: TVec<tract_core::internal::TValue>,
-    ) -> TractResult<Vec<Tensor>> {
-        let outputs = state.run_plan_with_eval(inputs, |context, op_state, node, values| {
-            let given = tract_core::plan::eval(context, op_state, node, values)?;
-            let facts = self.facts.get(node.id).ok_or_else(|| format_err!("no node {}", node.id))?;
-            ensure!(facts.len() == given.len(), "{} gave {} values", node.name, given.len());
-            for (value, fact) in given.iter().zip(facts) {
-                check(value, fact).map_err(|e| e.context(format!("node {:?}", node.name)))?;
-            }
-            Ok::<_, TractError>(given)
-        })?;
-        outputs.iter().map(|t| from_tract(t)).collect()
+        outputs.iter().map(|t| from_tract(t)).collect::<TractResult<_>>().map_err(|e| run(&e))
     }
 
     fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), EngineError> {
@@ -190,16 +150,11 @@ impl Plan {
         }
         Ok(())
     }
-
-    /// A panic in another run cannot leave the list half-changed, so poison is of no concern.
-    fn idle(&self) -> MutexGuard<'_, Vec<TypedSimpleState>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Plan({} nodes for {})", self.facts.len(), self.target)
+        write!(f, "Plan({} nodes for {})", self.graph.len(), self.target)
     }
 }
 

@@ -107,6 +107,7 @@ impl Draft {
         let graph = PlanGraph {
             head: PlanHead { target: self.target, tract: self.tract, inputs: heads },
             kernels: self.kernels,
+            bodies: vec![],
             nodes: self.nodes,
             inputs: self.inputs,
             outputs: vec![Outlet { node: last, slot: 0 }],

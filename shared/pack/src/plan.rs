@@ -18,7 +18,10 @@ mod tests;
 mod validate;
 
 pub use fact::{Fact, MAX_RANK, PanelFormat};
-pub use op::{AxisMap, BinaryOp, Fused, Op, Operand, Reducer, Share, Step, UnaryOp, Window};
+pub use op::{
+    AxisMap, BinaryOp, Comparison, Fused, Op, Operand, PadMode, Reducer, ScanInput, ScanOutput, ScanSlot,
+    Share, Step, UnaryOp, Window,
+};
 
 use crate::dtype::Dtype;
 use crate::error::PackError;
@@ -91,6 +94,24 @@ pub struct Node {
 }
 wire_struct!(Node { name, op, inputs, outputs });
 
+/// The inner graph of a loop. It has no loop in itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Body {
+    /// In execution order.
+    pub nodes: Vec<Node>,
+    /// The nodes that take the body's inputs, in order.
+    pub inputs: Vec<usize>,
+    /// Where the body's outputs are found, in order.
+    pub outputs: Vec<Outlet>,
+}
+wire_struct!(Body { nodes, inputs, outputs });
+
+/// The fact of an outlet among `nodes`, where there is one.
+#[must_use]
+pub fn fact_of(nodes: &[Node], outlet: Outlet) -> Option<&Fact> {
+    nodes.get(outlet.node)?.outputs.get(outlet.slot)
+}
+
 /// A whole plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanGraph {
@@ -98,6 +119,8 @@ pub struct PlanGraph {
     pub head: PlanHead,
     /// The matrix kernels that its nodes refer to by index.
     pub kernels: Vec<Kernel>,
+    /// The inner graphs that its loops refer to by index.
+    pub bodies: Vec<Body>,
     /// In execution order.
     pub nodes: Vec<Node>,
     /// The nodes that take the plan's inputs, in order.
@@ -105,7 +128,7 @@ pub struct PlanGraph {
     /// Where the plan's outputs are found, in order.
     pub outputs: Vec<Outlet>,
 }
-wire_struct!(PlanGraph { head, kernels, nodes, inputs, outputs });
+wire_struct!(PlanGraph { head, kernels, bodies, nodes, inputs, outputs });
 
 impl PlanGraph {
     /// The section's bytes.
@@ -140,6 +163,6 @@ impl PlanGraph {
     /// The fact of an outlet, where there is one.
     #[must_use]
     pub fn fact(&self, outlet: Outlet) -> Option<&Fact> {
-        self.nodes.get(outlet.node)?.outputs.get(outlet.slot)
+        fact_of(&self.nodes, outlet)
     }
 }

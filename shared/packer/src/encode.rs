@@ -5,18 +5,21 @@
 
 mod conv;
 mod matmul;
+mod moves;
 mod ops;
+mod scan;
 
 use crate::error::{ErrorKind, PackerError};
 use glowplug_engine::target;
-use glowplug_pack::plan::{Fact, Kernel, Node, Op, Outlet, PanelFormat, PlanGraph, PlanHead};
+use glowplug_pack::plan::{Body, Fact, Kernel, Node, Op, Outlet, PanelFormat, PlanGraph, PlanHead};
 use glowplug_pack::{Dtype, Form, PackBuilder, Place, WeightId};
 use std::collections::HashMap;
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
-use tract_core::ops::cnn::Conv;
+use tract_core::ops::cnn::{Conv, Deconv};
 use tract_core::ops::konst::Const;
 use tract_core::ops::matmul::pack::DynPackedExoticFact;
+use tract_core::ops::scan::Scan;
 use tract_linalg::isa::IsaSet;
 use tract_linalg::mmm::{
     EagerPackedInput, MMMInputFormat, MMMInputValue, PackedExoticFact, PackedMatrixStorage,
@@ -38,11 +41,15 @@ pub(crate) fn encode(
 ) -> Result<PlanGraph, PackerError> {
     let mut encoder = Encoder::new(decluttered, optimized, builder);
     let order = optimized.eval_order().map_err(|e| PackerError::model("plan", &e))?;
-    let mut refused = Vec::new();
+    let mut refused: Vec<Refused<'_>> = Vec::new();
     for id in order {
         let node = optimized.node(id);
         if let Err(e) = encoder.node(node) {
-            refused.push(format!("node {:?} ({}): {e:#}", node.name, node.op.name()));
+            let (op, why) = (node.op.name().into_owned(), format!("{e:#}"));
+            match refused.iter_mut().find(|r| r.op == op && r.why == why) {
+                Some(same) => same.more += 1,
+                None => refused.push(Refused { node: &node.name, op, why, more: 0 }),
+            }
             encoder.pass_over(node);
         }
     }
@@ -52,14 +59,23 @@ pub(crate) fn encode(
     encoder.finish().map_err(|e| PackerError::model("plan", &e))
 }
 
+/// A node that a plan cannot say, and how many others are refused for the same reason.
+struct Refused<'a> {
+    node: &'a str,
+    op: String,
+    why: String,
+    more: usize,
+}
+
 /// All that a plan cannot say of a model, in one message: nobody wants to learn it node by node.
-fn unsupported(refused: &[String]) -> PackerError {
-    const SHOWN: usize = 8;
-    let mut text = refused[..refused.len().min(SHOWN)].join("; ");
-    if refused.len() > SHOWN {
-        text += &format!("; and {} more", refused.len() - SHOWN);
-    }
-    text += "; docs/format.md lists what plans cover, please report the model";
+fn unsupported(refused: &[Refused<'_>]) -> PackerError {
+    let line = |r: &Refused<'_>| {
+        let more = if r.more == 0 { String::new() } else { format!(" (and {} more nodes)", r.more) };
+        format!("node {:?} ({}){more}: {}", r.node, r.op, r.why)
+    };
+    let lines: Vec<_> = refused.iter().map(line).collect();
+    let text =
+        format!("{}; docs/format.md lists what plans cover, please report the model", lines.join("; "));
     PackerError::new(ErrorKind::Unsupported, text)
 }
 
@@ -69,12 +85,24 @@ struct ConvSource<'a> {
     input: TVec<usize>,
 }
 
+/// As [`ConvSource`], of a transposed convolution.
+struct DeconvSource<'a> {
+    deconv: &'a Deconv,
+    input: TVec<usize>,
+}
+
 struct Encoder<'a> {
     model: &'a TypedModel,
     builder: &'a mut PackBuilder,
     convs: HashMap<&'a str, ConvSource<'a>>,
+    deconvs: HashMap<&'a str, DeconvSource<'a>>,
+    /// The simplified bodies of loops.
+    loops: HashMap<&'a str, &'a TypedModel>,
+    bodies: Vec<Body>,
     kernels: Vec<Kernel>,
     isa: IsaSet,
+    /// How many loops the graph at hand lies in.
+    depth: usize,
     nodes: Vec<Node>,
     /// Where each outlet of tract's graph is found in the plan.
     outlets: HashMap<OutletId, Outlet>,
@@ -84,19 +112,47 @@ struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     fn new(decluttered: &'a TypedModel, model: &'a TypedModel, builder: &'a mut PackBuilder) -> Encoder<'a> {
-        let source = |n: &'a TypedNode| {
-            let conv = n.op_as::<Conv>()?;
-            let input = decluttered.outlet_fact(n.inputs[0]).ok()?.shape.as_concrete()?.into();
-            Some((n.name.as_str(), ConvSource { conv, input }))
-        };
-        let convs = decluttered.nodes.iter().filter_map(source).collect();
         let isa = match std::env::consts::ARCH {
             "x86_64" => IsaSet::of_arch(tract_linalg::isa::Arch::X86_64),
             "aarch64" => IsaSet::of_arch(tract_linalg::isa::Arch::Aarch64),
             _ => IsaSet::empty(),
         };
-        let (kernels, nodes, outlets, in_place) = Default::default();
-        Encoder { model, builder, convs, kernels, isa, nodes, outlets, in_place }
+        let (kernels, bodies, nodes, outlets, in_place) = Default::default();
+        let (convs, deconvs, loops) = Default::default();
+        let mut encoder = Encoder {
+            model,
+            builder,
+            convs,
+            deconvs,
+            loops,
+            bodies,
+            kernels,
+            isa,
+            depth: 0,
+            nodes,
+            outlets,
+            in_place,
+        };
+        encoder.remember(decluttered);
+        encoder
+    }
+
+    /// What the simplified graph knows of the operators whose attributes the optimized one hides.
+    fn remember(&mut self, decluttered: &'a TypedModel) {
+        for node in &decluttered.nodes {
+            let name = node.name.as_str();
+            let input = |i: usize| -> Option<TVec<usize>> {
+                let fact = decluttered.outlet_fact(*node.inputs.get(i)?).ok()?;
+                Some(fact.shape.as_concrete()?.into())
+            };
+            if let Some((conv, input)) = node.op_as::<Conv>().zip(input(0)) {
+                self.convs.insert(name, ConvSource { conv, input });
+            } else if let Some((deconv, input)) = node.op_as::<Deconv>().zip(input(0)) {
+                self.deconvs.insert(name, DeconvSource { deconv, input });
+            } else if let Some(scan) = node.op_as::<Scan>() {
+                self.loops.insert(name, &scan.body);
+            }
+        }
     }
 
     fn node(&mut self, node: &'a TypedNode) -> TractResult<()> {
@@ -110,6 +166,55 @@ impl<'a> Encoder<'a> {
         let outputs = node.outputs.iter().map(|o| self.fact(&o.fact)).collect::<TractResult<Vec<_>>>()?;
         self.push(node, op, inputs, outputs);
         Ok(())
+    }
+
+    /// A step that tract's graph has not: `op` over one outlet, giving `shape` of its dtype.
+    fn step(&mut self, name: &str, op: Op, x: OutletId, shape: &[usize]) -> TractResult<OutletId> {
+        let input = self.outlet(x)?;
+        let dtype = dtype(
+            self.model.outlet_fact(OutletId::new(x.node.min(self.model.nodes.len() - 1), x.slot))?.datum_type,
+        )?;
+        let index = self.nodes.len();
+        let outputs = vec![Fact::Tensor { dtype, shape: shape.to_vec() }];
+        self.nodes.push(Node { name: name.to_owned(), op, inputs: vec![input], outputs });
+        // No node of tract's has this number.
+        let id = OutletId::new(self.model.nodes.len() + index, 0);
+        self.outlets.insert(id, Outlet { node: index, slot: 0 });
+        Ok(id)
+    }
+
+    /// The body of a loop as one of the plan's bodies.
+    fn body(&mut self, name: &str, model: &'a TypedModel) -> TractResult<usize> {
+        ensure!(self.depth == 0, "a loop within a loop");
+        let outer = Outer {
+            model: std::mem::replace(&mut self.model, model),
+            nodes: std::mem::take(&mut self.nodes),
+            outlets: std::mem::take(&mut self.outlets),
+            in_place: std::mem::take(&mut self.in_place),
+        };
+        self.depth += 1;
+        if let Some(decluttered) = self.loops.get(name).copied() {
+            self.remember(decluttered);
+        }
+        let body = self.graph();
+        self.depth -= 1;
+        let Outer { model, nodes, outlets, in_place } = outer;
+        (self.model, self.outlets, self.in_place) = (model, outlets, in_place);
+        let nodes = std::mem::replace(&mut self.nodes, nodes);
+        let (inputs, outputs) = body?;
+        self.bodies.push(Body { nodes, inputs, outputs });
+        Ok(self.bodies.len() - 1)
+    }
+
+    /// All nodes of the graph at hand; gives its inputs and outputs.
+    fn graph(&mut self) -> TractResult<(Vec<usize>, Vec<Outlet>)> {
+        let model = self.model;
+        for id in model.eval_order()? {
+            let node = model.node(id);
+            self.node(node)
+                .with_context(|| format!("node {:?} ({}) of the body", node.name, node.op.name()))?;
+        }
+        self.ends()
     }
 
     fn push(&mut self, node: &TypedNode, op: Op, inputs: Vec<Outlet>, outputs: Vec<Fact>) {
@@ -144,7 +249,7 @@ impl<'a> Encoder<'a> {
         let is_output = self.model.outputs.iter().any(|o| o.node == node.id);
         !is_output
             && if node.op_is::<Const>() {
-                all(&|n, slot| (slot == 0 && is_row_gather(n)) || (slot == 1 && conv::is_depthwise(n)))
+                all(&|n, slot| (slot == 0 && is_row_gather(n)) || (slot == 1 && conv::reads_kernel(n)))
             } else {
                 all(&|n, _| conv::is_padding_of(node, n))
             }
@@ -168,8 +273,10 @@ impl<'a> Encoder<'a> {
     }
 
     fn plain_weight(&mut self, name: &str, tensor: &Tensor, place: Place) -> TractResult<WeightId> {
-        let form = Form::Plain { dtype: dtype(tensor.datum_type())?, shape: tensor.shape().to_vec() };
         ensure!(tensor.is_plain(), "a weight in a layout of tract's own");
+        let dtype = dtype(tensor.datum_type())?;
+        let tensor = tensor.cast_to_dt(glowplug_engine::datum_type(dtype))?;
+        let form = Form::Plain { dtype, shape: tensor.shape().to_vec() };
         Ok(self.builder.weight(name, place, form, tensor.as_bytes())?)
     }
 
@@ -222,22 +329,33 @@ impl<'a> Encoder<'a> {
         Ok(Fact::Panels { format: panel_format(&**format)?, batch: shape.to_vec(), k, mn: mn.to_usize()? })
     }
 
-    fn finish(self) -> TractResult<PlanGraph> {
-        let mut inputs = Vec::new();
-        let mut heads = Vec::new();
-        for outlet in &self.model.inputs {
-            let Outlet { node, .. } = self.outlet(*outlet)?;
-            let [Fact::Tensor { dtype, shape }] = self.nodes[node].outputs.as_slice() else {
-                bail!("an input in panels")
-            };
-            heads.push((*dtype, shape.clone()));
-            inputs.push(node);
-        }
+    /// The inputs and outputs of the graph at hand.
+    fn ends(&self) -> TractResult<(Vec<usize>, Vec<Outlet>)> {
+        let inputs =
+            self.model.inputs.iter().map(|o| Ok(self.outlet(*o)?.node)).collect::<TractResult<_>>()?;
         let outputs = self.model.outputs.iter().map(|o| self.outlet(*o)).collect::<TractResult<_>>()?;
+        Ok((inputs, outputs))
+    }
+
+    fn finish(self) -> TractResult<PlanGraph> {
+        let (inputs, outputs) = self.ends()?;
+        let head = |node: &usize| match self.nodes[*node].outputs.as_slice() {
+            [Fact::Tensor { dtype, shape }] => Ok((*dtype, shape.clone())),
+            _ => bail!("an input in panels"),
+        };
+        let heads = inputs.iter().map(head).collect::<TractResult<_>>()?;
         let (target, tract) = (target::name(self.isa), target::TRACT_VERSION.to_owned());
         let head = PlanHead { target, tract, inputs: heads };
-        Ok(PlanGraph { head, kernels: self.kernels, nodes: self.nodes, inputs, outputs })
+        Ok(PlanGraph { head, kernels: self.kernels, bodies: self.bodies, nodes: self.nodes, inputs, outputs })
     }
+}
+
+/// What belongs to one graph while the body of a loop is written.
+struct Outer<'a> {
+    model: &'a TypedModel,
+    nodes: Vec<Node>,
+    outlets: HashMap<OutletId, Outlet>,
+    in_place: HashMap<OutletId, WeightId>,
 }
 
 /// An operator and the operands it takes, which may be fewer than tract's.
@@ -250,7 +368,11 @@ fn is_row_gather(node: &TypedNode) -> bool {
     node.op_as::<Gather>().is_some_and(|g| g.axis == 0 && g.output_type.is_none())
 }
 
+/// tract's symbolic extents are i64 in a plan, where all of them are known.
 fn dtype(datum_type: DatumType) -> TractResult<Dtype> {
+    if datum_type == DatumType::TDim {
+        return Ok(Dtype::I64);
+    }
     let found = Dtype::ALL.into_iter().find(|d| glowplug_engine::datum_type(*d) == datum_type);
     found.with_context(|| format!("values of type {datum_type:?}"))
 }

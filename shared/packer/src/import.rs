@@ -5,6 +5,7 @@
 //! replaced afterwards, so that is tried second.
 
 mod ports;
+mod rewrite;
 
 use crate::error::{ErrorKind, PackerError};
 use crate::pin::InputPin;
@@ -13,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::Onnx;
 use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
 use ports::ports;
 pub(crate) use ports::{Port, output_axes};
@@ -33,7 +35,8 @@ pub(crate) struct Imported {
 /// pin that names no input, or another dtype or extent than the file; an open axis without a pin.
 pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, PackerError> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    let proto = parse_proto(&onnx, onnx_bytes)?;
+    let mut proto = parse_proto(&onnx, onnx_bytes)?;
+    rewrite::rewrite(proto.graph.as_mut().ok_or_else(not_onnx)?)?;
     let graph = proto.graph.as_ref().ok_or_else(not_onnx)?;
     check_nodes(&onnx, graph)?;
     let inputs = ports(graph, pins)?;
@@ -52,7 +55,20 @@ pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, P
             })?
         }
     };
+    let typed = with_plain_outputs(typed).map_err(|e| PackerError::model("import", &e))?;
     Ok(Imported { typed, inputs, outputs: graph.output.clone() })
+}
+
+/// tract computes i64 that come out of a Cast as symbolic extents. Outputs are numbers.
+fn with_plain_outputs(mut model: TypedModel) -> TractResult<TypedModel> {
+    for i in 0..model.outputs.len() {
+        let outlet = model.outputs[i];
+        if model.outlet_fact(outlet)?.datum_type == DatumType::TDim {
+            let name = format!("{}.i64", model.node(outlet.node).name);
+            model.outputs[i] = model.wire_node(name, cast(DatumType::I64), &[outlet])?[0];
+        }
+    }
+    Ok(model)
 }
 
 fn not_onnx() -> PackerError {

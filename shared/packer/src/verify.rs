@@ -10,6 +10,8 @@ use tract_core::internal::*;
 use tract_core::ops::array::Gather;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::change_axes::AxisOp;
+use tract_core::ops::element_wise::ElementWiseOp;
+use tract_core::ops::nn::{Sigmoid, Softmax};
 
 /// How far an f32 output may be from the reference, relative to the output's largest value.
 pub(crate) const TOLERANCE: f64 = 1e-5;
@@ -28,6 +30,7 @@ pub(crate) fn verify(
 ) -> Result<BTreeMap<String, f64>, PackerError> {
     let plan = load(pack_bytes)?;
     let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
+    let scales: Vec<_> = reference.outputs.iter().map(|o| least_scale(&reference, *o)).collect();
     let model_error = |e: TractError| PackerError::model("reference run", &e);
     let reference = reference.into_runnable().map_err(model_error)?;
     let mut worst = BTreeMap::new();
@@ -40,9 +43,9 @@ pub(crate) fn verify(
         let wanted = reference.run(values).map_err(model_error)?;
         let found =
             plan.run(&tensors).map_err(|e| PackerError::new(ErrorKind::Verify, format!("first run: {e}")))?;
-        for ((port, found), wanted) in plan.outputs().iter().zip(&found).zip(&wanted) {
+        for (i, (port, wanted)) in plan.outputs().iter().zip(&wanted).enumerate() {
             let wanted = glowplug_engine::from_tract(wanted).map_err(model_error)?;
-            let error = relative_error(found, &wanted);
+            let error = relative_error(&found[i], &wanted, scales[i]);
             if error > TOLERANCE || error.is_nan() {
                 let text = format!(
                     "output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
@@ -65,18 +68,27 @@ fn load(pack_bytes: &[u8]) -> Result<Plan, PackerError> {
     })
 }
 
-/// Largest difference over largest value. Integers that differ count as infinitely far; so do a number and a
+/// What an output's error is relative to at least: 1 for probabilities, whose rounding is that of values around
+/// 1 even where all of them happen to be small; nothing for others.
+fn least_scale(model: &TypedModel, outlet: OutletId) -> f64 {
+    let mut node = model.node(outlet.node);
+    while node.op_is::<AxisOp>() {
+        node = model.node(node.inputs[0].node);
+    }
+    let sigmoid = node.op_as::<ElementWiseOp>().is_some_and(|op| op.0.is::<Sigmoid>());
+    if sigmoid || node.op_is::<Softmax>() { 1.0 } else { f64::MIN_POSITIVE }
+}
+
+/// Largest difference over largest value (or `least`, where that is larger). Integers that differ count as infinitely far; so do a number and a
 /// NaN, while two NaN are equal.
-fn relative_error(found: &Tensor, wanted: &Tensor) -> f64 {
+fn relative_error(found: &Tensor, wanted: &Tensor, least: f64) -> f64 {
     if found.shape() != wanted.shape() {
         return f64::INFINITY;
     }
     match (found.data(), wanted.data()) {
         (TensorData::F32(found), TensorData::F32(wanted)) => {
-            let largest = wanted
-                .iter()
-                .filter(|w| w.is_finite())
-                .fold(f64::MIN_POSITIVE, |m, w| m.max(f64::from(w.abs())));
+            let largest =
+                wanted.iter().filter(|w| w.is_finite()).fold(least, |m, w| m.max(f64::from(w.abs())));
             let differences = found.iter().zip(wanted).map(|(f, w)| difference(*f, *w));
             differences.fold(0.0, f64::max) / largest
         }
@@ -162,14 +174,20 @@ impl Random {
 mod tests {
     use super::*;
 
+    const NONE: f64 = f64::MIN_POSITIVE;
+
     #[test]
     fn errors_are_relative_to_the_largest_value() {
         let t = |v: &[f32]| Tensor::from_f32([v.len()], v.to_vec()).unwrap();
-        assert!((relative_error(&t(&[1.0, 99.0]), &t(&[1.0, 100.0])) - 0.01).abs() < 1e-9);
-        assert_eq!(relative_error(&t(&[f32::NAN]), &t(&[f32::NAN])), 0.0);
-        assert_eq!(relative_error(&t(&[f32::NAN]), &t(&[1.0])), f64::INFINITY);
-        assert_eq!(relative_error(&t(&[1.0]), &t(&[1.0, 2.0])), f64::INFINITY);
+        assert!((relative_error(&t(&[1.0, 99.0]), &t(&[1.0, 100.0]), NONE) - 0.01).abs() < 1e-9);
+        assert_eq!(relative_error(&t(&[f32::NAN]), &t(&[f32::NAN]), NONE), 0.0);
+        assert_eq!(relative_error(&t(&[f32::NAN]), &t(&[1.0]), NONE), f64::INFINITY);
+        assert_eq!(relative_error(&t(&[1.0]), &t(&[1.0, 2.0]), NONE), f64::INFINITY);
+        assert!((relative_error(&t(&[0.01]), &t(&[0.02]), 1.0) - 0.01).abs() < 1e-6);
         let i = |v: i64| Tensor::from_i64([1], vec![v]).unwrap();
-        assert_eq!((relative_error(&i(1), &i(1)), relative_error(&i(1), &i(2))), (0.0, f64::INFINITY));
+        assert_eq!(
+            (relative_error(&i(1), &i(1), NONE), relative_error(&i(1), &i(2), NONE)),
+            (0.0, f64::INFINITY)
+        );
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::error::{EngineError, ErrorKind};
 use crate::values::packed_format;
-use glowplug_pack::plan::{BinaryOp, Kernel, PanelFormat, Reducer, UnaryOp};
-use tract_core::internal::{DatumType, TractResult, bail};
+use glowplug_pack::plan::{BinaryOp, Comparison, Kernel, PadMode, PanelFormat, Reducer, UnaryOp};
+use std::sync::Arc;
+use tract_core::internal::{DatumType, TractResult, bail, tensor0};
 use tract_core::ops::binary::BinMiniOp;
 use tract_core::ops::element_wise::ElementWiseMiniOp;
-use tract_core::ops::{math, nn};
+use tract_core::ops::{logic, math, nn};
 use tract_linalg::mmm::{MMMInputFormat, MatMatMul};
 use tract_linalg::pack::PackedFormat;
 use tract_linalg::{BinOp, MmmDispatch};
@@ -86,5 +87,27 @@ pub(super) fn reducer(reducer: Reducer) -> nn::Reducer {
         Reducer::Min => nn::Reducer::Min,
         Reducer::Prod => nn::Reducer::Prod,
         Reducer::MeanOfSquares => nn::Reducer::MeanOfSquares,
+        Reducer::ArgMax => nn::Reducer::ArgMax(false),
+        Reducer::ArgMin => nn::Reducer::ArgMin(false),
+    }
+}
+
+pub(super) fn comparison(op: Comparison) -> Box<dyn BinMiniOp> {
+    match op {
+        Comparison::Equal => Box::new(logic::CompEq),
+        Comparison::NotEqual => Box::new(logic::CompNE),
+        Comparison::Less => Box::new(logic::CompLT),
+        Comparison::LessOrEqual => Box::new(logic::CompLTE),
+        Comparison::Greater => Box::new(logic::CompGT),
+        Comparison::GreaterOrEqual => Box::new(logic::CompGTE),
+    }
+}
+
+pub(super) fn pad_mode(mode: PadMode) -> tract_core::ops::array::PadMode {
+    use tract_core::ops::array::PadMode as Tract;
+    match mode {
+        PadMode::Constant { value } => Tract::Constant(Arc::new(tensor0(value))),
+        PadMode::Reflect => Tract::Reflect,
+        PadMode::Edge => Tract::Edge,
     }
 }

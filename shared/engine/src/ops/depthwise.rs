@@ -1,7 +1,7 @@
 //! DepthwiseConv: a convolution with one channel per group, its kernel read in place.
 
 use super::plan_op;
-use super::window::{Axis, axes};
+use super::window::{Axis, axes, floats};
 use crate::panels::deadline;
 use glowplug_pack::Region;
 use glowplug_pack::plan::Window;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
-    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, args_2, ensure, not_out_of_plan, tvec,
+    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, args_2, not_out_of_plan, tvec,
 };
 use tract_linalg::routines::{DepthwiseWF32, depthwise_w_f32};
 
@@ -148,15 +148,6 @@ impl EvalOp for DepthwiseConv {
         }
         Ok(tvec!(output.into_tvalue()))
     }
-}
-
-/// Bytes of a pack as little-endian floats, in place. Errors: not aligned to 4.
-#[allow(unsafe_code, reason = "std has no safe cast of bytes to floats")]
-fn floats(bytes: &[u8]) -> TractResult<&[f32]> {
-    // SAFETY: every bit pattern is an f32, and `align_to` splits off what is not aligned.
-    let (before, floats, after) = unsafe { bytes.align_to::<f32>() };
-    ensure!(before.is_empty() && after.is_empty(), "weights that are not aligned to 4 bytes");
-    Ok(floats)
 }
 
 impl PartialEq for DepthwiseConv {

@@ -1,4 +1,4 @@
-//! GatherRows: an embedding lookup that reads its rows from the region.
+//! Gather: of rows that stay in the region, and of computed tensors.
 
 use super::plan_op;
 use crate::panels::deadline;
@@ -6,9 +6,10 @@ use glowplug_pack::Region;
 use std::fmt;
 use std::sync::Arc;
 use tract_core::internal::{
-    DatumType, EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, args_1, ensure,
-    not_out_of_plan, tvec,
+    DatumType, EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractErrorContext as _, TractResult,
+    args_1, ensure, not_out_of_plan, tvec,
 };
+use tract_core::ops::array::Gather;
 
 /// Rows of a table that stays in the pack.
 #[derive(Clone)]
@@ -43,11 +44,34 @@ impl EvalOp for GatherRows {
 impl GatherRows {
     /// Row `index`, negative ones from the end, once its bytes are there.
     fn row(&self, index: i64, row_bytes: usize) -> TractResult<&[u8]> {
-        let from_end = if index < 0 { index.saturating_add_unsigned(self.rows as u64) } else { index };
-        let row = usize::try_from(from_end).ok().filter(|row| *row < self.rows);
-        ensure!(row.is_some(), "index {index} into a table of {} rows", self.rows);
-        let start = self.start + (row.unwrap_or_default() * row_bytes) as u64;
+        let row = resolve(index, self.rows)?;
+        let start = self.start + (row * row_bytes) as u64;
         Ok(self.region.wait(start..start + row_bytes as u64, deadline())?)
+    }
+}
+
+/// Where `index` points among `rows`; negative ones count from the end. Errors: outside.
+fn resolve(index: i64, rows: usize) -> TractResult<usize> {
+    let from_end = if index < 0 { index.saturating_add_unsigned(rows as u64) } else { index };
+    let row = usize::try_from(from_end).ok().filter(|row| *row < rows);
+    row.with_context(|| format!("index {index} into a table of {rows} rows"))
+}
+
+/// tract's Gather along an axis of a computed tensor. tract indexes unchecked by value; here every index is
+/// looked at first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GatherAxis(pub(crate) Gather);
+plan_op!(GatherAxis);
+
+impl EvalOp for GatherAxis {
+    not_out_of_plan!();
+
+    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        ensure!(inputs.len() == 2, "{} operands, expected 2", inputs.len());
+        let rows = inputs[0].shape().get(self.0.axis).copied().unwrap_or_default();
+        let indices = inputs[1].try_as_plain_ram()?;
+        indices.as_slice::<i64>()?.iter().try_for_each(|i| resolve(*i, rows).map(drop))?;
+        self.0.eval(context, inputs)
     }
 }
 

@@ -3,20 +3,28 @@
 //! All of them are made by `decode` from a validated plan, with every extent known. tract's graph passes
 //! never see them, so they have no analysis of their own.
 
+mod average_pool;
 mod chain;
+mod col2im;
 mod depthwise;
+mod direct_conv;
 mod gather;
 mod im2col;
 mod max_pool;
 mod prepack;
+mod scan;
 mod window;
 
+pub(crate) use average_pool::AveragePool;
 pub(crate) use chain::{Chain, ChainStep};
+pub(crate) use col2im::Col2Im;
 pub(crate) use depthwise::DepthwiseConv;
-pub(crate) use gather::GatherRows;
+pub(crate) use direct_conv::DirectConv;
+pub(crate) use gather::{GatherAxis, GatherRows};
 pub(crate) use im2col::Im2col;
 pub(crate) use max_pool::MaxPool;
 pub(crate) use prepack::Prepack;
+pub(crate) use scan::Scan;
 
 /// What tract asks of every operator and a plan has no use for.
 macro_rules! plan_op {

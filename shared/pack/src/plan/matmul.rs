@@ -36,7 +36,7 @@ pub(super) fn check(
     inputs: &[&Fact],
     c: &[usize],
 ) -> Checked {
-    let kernels = &context.graph.kernels;
+    let kernels = context.kernels;
     let kernel =
         kernels.get(kernel).ok_or_else(|| format!("kernel {kernel} of a table of {}", kernels.len()))?;
     let Product { m_axis, n_axis, .. } = *product;

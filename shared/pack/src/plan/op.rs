@@ -66,6 +66,28 @@ pub enum Op {
         /// A plain weight of `C * kh * kw` values, read in place.
         kernel: WeightId,
     },
+    /// ONNX Conv with one group, window by window without a matrix product: `x[N, C, H, W]` (or `[C, H, W]`),
+    /// `bias` of O values; gives `[N, O, OH, OW]`.
+    DirectConv {
+        /// The window.
+        window: Window,
+        /// A plain weight of `O * C * kh * kw` values, read in place.
+        kernel: WeightId,
+    },
+    /// ONNX Col2Im, the second half of a ConvTranspose: `x` of `N * C * kh * kw * L` values, where `L` is the
+    /// number of window positions (`window.output`), is summed up into the output `[N, C, H, W]` (or
+    /// `[C, H, W]`); `bias` of C values, or of the output's shape, is added.
+    Col2Im {
+        /// The window that slides over the output.
+        window: Window,
+    },
+    /// ONNX AveragePool over `x[N, C, H, W]` (or `[C, H, W]`).
+    AveragePool {
+        /// The window.
+        window: Window,
+        /// Whether padding counts as zeros, or not at all.
+        count_include_pad: bool,
+    },
     /// ONNX MaxPool over `x[N, C, H, W]` (or `[C, H, W]`); padding never wins.
     MaxPool {
         /// The window.
@@ -80,6 +102,11 @@ pub enum Op {
     Binary {
         /// The operation.
         op: BinaryOp,
+    },
+    /// `op(x, y)` with ONNX broadcasting between tensors of one rank and one dtype; gives bool.
+    Compare {
+        /// The comparison.
+        op: Comparison,
     },
     /// `op(x)`, element by element.
     Unary {
@@ -114,6 +141,51 @@ pub enum Op {
         /// Where it goes.
         to: usize,
     },
+    /// ONNX Slice along one axis: every `step`-th position from `start` on, as many as the output has.
+    Slice {
+        /// The axis.
+        axis: usize,
+        /// The first position.
+        start: usize,
+        /// From one position to the next; above 1 it runs to the axis' end.
+        step: usize,
+    },
+    /// ONNX Concat.
+    Concat {
+        /// The axis.
+        axis: usize,
+    },
+    /// ONNX Pad.
+    Pad {
+        /// Positions before and after, for each axis.
+        pads: Vec<(usize, usize)>,
+        /// What they are filled with.
+        mode: PadMode,
+    },
+    /// ONNX Resize, nearest, by whole numbers: every value becomes a block.
+    Upsample {
+        /// Extents of the block, one for each axis.
+        scales: Vec<usize>,
+    },
+    /// ONNX Expand to the output's shape: axes of 1 repeat.
+    Expand,
+    /// ONNX Gather of a computed tensor along `axis`. `indices` is i64; negative ones count from the end.
+    Gather {
+        /// The axis.
+        axis: usize,
+    },
+    /// The element-wise half of an ONNX LSTM step with its default activations: from `x[.., 4 * hidden]` (input,
+    /// output, forget and cell gate) and `c[.., hidden]` to `h[.., hidden]` and the new `c`.
+    LstmCell,
+    /// ONNX Scan: a body runs once for each position of the axes that it scans.
+    Scan {
+        /// Index into the plan's bodies.
+        body: usize,
+        /// Where each input of the body comes from; one for each operand.
+        inputs: Vec<ScanInput>,
+        /// Where each output of the body goes.
+        outputs: Vec<ScanOutput>,
+    },
     /// ONNX Cast to the output's dtype.
     Cast,
     /// ONNX Gather along axis 0 of a weight, its rows read in place. `indices` is i64; negative ones count
@@ -142,6 +214,18 @@ wire_enum!(Op {
     15 => MoveAxis { from, to },
     16 => Cast {},
     17 => GatherRows { table },
+    18 => DirectConv { window, kernel },
+    19 => Col2Im { window },
+    20 => AveragePool { window, count_include_pad },
+    21 => Compare { op },
+    22 => Slice { axis, start, step },
+    23 => Concat { axis },
+    24 => Pad { pads, mode },
+    25 => Upsample { scales },
+    26 => Expand {},
+    27 => Gather { axis },
+    28 => LstmCell {},
+    29 => Scan { body, inputs, outputs },
 });
 
 impl Op {
@@ -167,6 +251,18 @@ impl Op {
             Op::MoveAxis { .. } => "MoveAxis",
             Op::Cast => "Cast",
             Op::GatherRows { .. } => "GatherRows",
+            Op::DirectConv { .. } => "DirectConv",
+            Op::Col2Im { .. } => "Col2Im",
+            Op::AveragePool { .. } => "AveragePool",
+            Op::Compare { .. } => "Compare",
+            Op::Slice { .. } => "Slice",
+            Op::Concat { .. } => "Concat",
+            Op::Pad { .. } => "Pad",
+            Op::Upsample { .. } => "Upsample",
+            Op::Expand => "Expand",
+            Op::Gather { .. } => "Gather",
+            Op::LstmCell => "LstmCell",
+            Op::Scan { .. } => "Scan",
         }
     }
 }
@@ -296,6 +392,77 @@ wire_enum!(BinaryOp {
     0 => Min {}, 1 => Max {}, 2 => Add {}, 3 => Mul {}, 4 => Sub {}, 5 => SubF {}, 6 => Div {}, 7 => Pow {},
 });
 
+/// A comparison of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names")]
+pub enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+wire_enum!(Comparison {
+    0 => Equal {}, 1 => NotEqual {}, 2 => Less {}, 3 => LessOrEqual {}, 4 => Greater {}, 5 => GreaterOrEqual {},
+});
+
+/// What padding is filled with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PadMode {
+    /// One value.
+    Constant {
+        /// The value.
+        value: f32,
+    },
+    /// The values beyond the edge, mirrored; the edge itself is not repeated.
+    Reflect,
+    /// The edge's value.
+    Edge,
+}
+wire_enum!(PadMode { 0 => Constant { value }, 1 => Reflect {}, 2 => Edge {} });
+
+/// Where an input of a scan's body comes from: the operand of the same index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanInput {
+    /// All of the operand, every time.
+    Full,
+    /// The operand the first time, then what the body gave last time.
+    State,
+    /// One position of the operand.
+    Position {
+        /// Along which axis.
+        axis: usize,
+        /// Whether from the last to the first.
+        reverse: bool,
+    },
+}
+wire_enum!(ScanInput { 0 => Full {}, 1 => State {}, 2 => Position { axis, reverse } });
+
+/// Where an output of a scan's body goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanOutput {
+    /// To the next run of the body: the n-th such output is the n-th input that is a state.
+    pub state: bool,
+    /// All runs' values, concatenated into an output of the node.
+    pub positions: Option<ScanSlot>,
+    /// The last run's value is this output of the node.
+    pub last: Option<usize>,
+}
+wire_struct!(ScanOutput { state, positions, last });
+
+/// An output of a scan that collects one position per run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanSlot {
+    /// Which output of the node.
+    pub slot: usize,
+    /// Along which axis.
+    pub axis: usize,
+    /// Whether from the last to the first.
+    pub reverse: bool,
+}
+wire_struct!(ScanSlot { slot, axis, reverse });
+
 /// A unary operation on f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "ONNX names; Gelu is the exact one, Rsqrt is 1 / sqrt(x)")]
@@ -320,7 +487,7 @@ wire_enum!(UnaryOp {
     7 => Neg {}, 8 => Tanh {}, 9 => Erf {}, 10 => Sigmoid {}, 11 => HardSwish {}, 12 => Silu {}, 13 => Gelu {},
 });
 
-/// A reduction of f32.
+/// A reduction of f32. ArgMax and ArgMin give i64, of several equal values the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "ONNX names")]
 pub enum Reducer {
@@ -329,5 +496,9 @@ pub enum Reducer {
     Min,
     Prod,
     MeanOfSquares,
+    ArgMax,
+    ArgMin,
 }
-wire_enum!(Reducer { 0 => Sum {}, 1 => Max {}, 2 => Min {}, 3 => Prod {}, 4 => MeanOfSquares {} });
+wire_enum!(Reducer {
+    0 => Sum {}, 1 => Max {}, 2 => Min {}, 3 => Prod {}, 4 => MeanOfSquares {}, 5 => ArgMax {}, 6 => ArgMin {},
+});

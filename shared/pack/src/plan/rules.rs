@@ -1,7 +1,11 @@
-//! One rule per operator: what its operands and its output have to be.
+//! One rule per operator: what its operands and its outputs have to be.
+
+mod moves;
+mod scan;
+mod windows;
 
 use super::validate::Context;
-use super::{Fact, Op, Share, Step, Window, matmul};
+use super::{Fact, Op, Reducer, Share, Step, matmul};
 use crate::dtype::Dtype;
 use crate::tensor::element_count;
 use crate::weights::WeightId;
@@ -11,8 +15,21 @@ const MAX_EXTENT: usize = 1 << 24;
 
 type Checked = Result<(), String>;
 
-/// Whether `op` may be applied to `inputs` and gives `output`.
-pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Checked {
+/// Whether `op` may be applied to `inputs` and gives `outputs`.
+pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], outputs: &[Fact]) -> Checked {
+    match (op, outputs) {
+        (Op::Scan { body, inputs: from, outputs: to }, _) => {
+            scan::check(context, *body, (from, to), inputs, outputs)
+        }
+        (Op::LstmCell, [h, c]) => scan::lstm_cell(inputs, h, c),
+        (Op::LstmCell, _) => Err(format!("{} outputs, expected 2", outputs.len())),
+        (_, [output]) => one(context, op, inputs, output),
+        _ => Err(format!("{} outputs, expected 1", outputs.len())),
+    }
+}
+
+/// As [`check`], for the operators with one output.
+fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Checked {
     match op {
         Op::Source => operands::<0>(inputs).and_then(|_| tensor(output).map(drop)),
         Op::Constant { weight } => constant(context, *weight, inputs, output),
@@ -22,15 +39,17 @@ pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &F
             let (batch, k, mn) = without(f32(x)?, *k_axis, *mn_axis)?;
             gives(output, &Fact::Panels { format: *format, batch, k, mn })
         }
-        Op::Im2col { format, window, group } => im2col(format, window, *group, inputs, output),
+        Op::Im2col { format, window, group } => windows::im2col(format, window, *group, inputs, output),
         Op::MatMul { kernel, a, b, m_axis, n_axis, fused } => {
             let product = matmul::Product { a, b, m_axis: *m_axis, n_axis: *n_axis, fused };
             matmul::check(context, *kernel, &product, inputs, f32(output)?)
         }
-        Op::DepthwiseConv { window, kernel } => depthwise(context, window, *kernel, inputs, output),
-        Op::MaxPool { window } => {
+        Op::DepthwiseConv { window, kernel } => windows::depthwise(context, window, *kernel, inputs, output),
+        Op::DirectConv { window, kernel } => windows::direct_conv(context, window, *kernel, inputs, output),
+        Op::Col2Im { window } => windows::col2im(window, inputs, output),
+        Op::MaxPool { window } | Op::AveragePool { window, .. } => {
             let [x] = operands(inputs)?;
-            gives(output, &Fact::f32(&slid(f32(x)?, window)?))
+            gives(output, &Fact::f32(&windows::slid(f32(x)?, window)?))
         }
         Op::Chain { steps } => chain(steps, inputs, output),
         Op::Binary { .. } => {
@@ -41,12 +60,25 @@ pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &F
             let [x] = operands(inputs)?;
             gives(output, &Fact::f32(f32(x)?))
         }
-        Op::Reduce { axes, .. } => {
+        Op::Compare { .. } => {
+            let [x, y] = operands(inputs)?;
+            let ((dtype, x), (other, y)) = (tensor(x)?, tensor(y)?);
+            if dtype != other || dtype == Dtype::Bool {
+                return Err(format!("compares {dtype} with {other}, expected numbers of one dtype"));
+            }
+            gives(output, &Fact::Tensor { dtype: Dtype::Bool, shape: broadcast(x, y)? })
+        }
+        Op::Reduce { axes, reducer } => {
             let [x] = operands(inputs)?;
             let mut shape = f32(x)?.to_vec();
             distinct(axes, shape.len())?;
             axes.iter().for_each(|a| shape[*a] = 1);
-            gives(output, &Fact::f32(&shape))
+            let index = matches!(reducer, Reducer::ArgMax | Reducer::ArgMin);
+            if index && axes.len() != 1 {
+                return Err(format!("{reducer:?} over {axes:?}, expected one axis"));
+            }
+            let dtype = if index { Dtype::I64 } else { Dtype::F32 };
+            gives(output, &Fact::Tensor { dtype, shape })
         }
         Op::Softmax { axes } => {
             let [x] = operands(inputs)?;
@@ -66,6 +98,13 @@ pub(super) fn check(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &F
             gives(output, &Fact::Tensor { dtype, shape: tensor(x)?.1.to_vec() })
         }
         Op::GatherRows { table } => gather_rows(context, *table, inputs, output),
+        Op::Slice { axis, start, step } => moves::slice(*axis, *start, *step, inputs, output),
+        Op::Concat { axis } => moves::concat(*axis, inputs, output),
+        Op::Pad { pads, mode } => moves::pad(pads, *mode, inputs, output),
+        Op::Upsample { scales } => moves::upsample(scales, inputs, output),
+        Op::Expand => moves::expand(inputs, output),
+        Op::Gather { axis } => moves::gather(*axis, inputs, output),
+        Op::LstmCell | Op::Scan { .. } => Err("1 output, expected another number".into()),
     }
 }
 
@@ -127,77 +166,6 @@ fn panels(context: &Context<'_>, weights: &[WeightId], inputs: &[&Fact], output:
         return Err(format!("{} weights, expected one for each of the batch {batch:?}", weights.len()));
     }
     weights.iter().try_for_each(|w| context.panels(*w, format, *k, *mn))
-}
-
-/// `[N, C, H, W]` of a tensor of rank 4, or of rank 3 with N = 1.
-fn planes(shape: &[usize]) -> Result<[usize; 4], String> {
-    let full = match *shape {
-        [n, c, h, w] => [n, c, h, w],
-        [c, h, w] => [1, c, h, w],
-        _ => return Err(format!("a tensor of shape {shape:?}, expected [N, C, H, W] or [C, H, W]")),
-    };
-    if full.iter().any(|d| *d > MAX_EXTENT) {
-        return Err(format!("a tensor of shape {shape:?}, expected extents up to {MAX_EXTENT}"));
-    }
-    Ok(full)
-}
-
-/// Every extent of a window in `1..=MAX_EXTENT`, and no position that overflows.
-fn window(window: &Window) -> Checked {
-    let Window { kernel, strides, dilations, pads, output } = *window;
-    let positive = [kernel, strides, dilations, output];
-    let small = |n: usize| n <= MAX_EXTENT;
-    if positive.iter().any(|(y, x)| *y == 0 || *x == 0 || !small(*y) || !small(*x))
-        || !small(pads.0)
-        || !small(pads.1)
-    {
-        return Err(format!("{window:?}, expected extents from 1 to {MAX_EXTENT}"));
-    }
-    Ok(())
-}
-
-/// The shape after a window slid over the last two axes.
-fn slid(shape: &[usize], w: &Window) -> Result<Vec<usize>, String> {
-    planes(shape)?;
-    window(w)?;
-    let mut shape = shape.to_vec();
-    let rank = shape.len();
-    (shape[rank - 2], shape[rank - 1]) = w.output;
-    Ok(shape)
-}
-
-fn im2col(format: &super::PanelFormat, w: &Window, group: usize, inputs: &[&Fact], output: &Fact) -> Checked {
-    let [x] = operands(inputs)?;
-    let [n, c, ..] = planes(f32(x)?)?;
-    window(w)?;
-    if group == 0 || !c.is_multiple_of(group) {
-        return Err(format!("{group} groups of {c} channels"));
-    }
-    let k = element_count(&[c / group, w.kernel.0, w.kernel.1]).ok_or("depth overflows")?;
-    let mn = element_count(&[w.output.0, w.output.1]).ok_or("columns overflow")?;
-    gives(output, &Fact::Panels { format: *format, batch: vec![n, group], k, mn })
-}
-
-fn depthwise(
-    context: &Context<'_>,
-    w: &Window,
-    kernel: WeightId,
-    inputs: &[&Fact],
-    output: &Fact,
-) -> Checked {
-    let [x, bias] = operands(inputs)?;
-    let shape = f32(x)?;
-    let [_, c, ..] = planes(shape)?;
-    let out = slid(shape, w)?;
-    let taps = element_count(&[c, w.kernel.0, w.kernel.1]).ok_or("kernel overflows")?;
-    match context.plain(kernel)? {
-        (Dtype::F32, shape) if element_count(shape) == Some(taps) => {}
-        (dtype, shape) => return Err(format!("kernel is {dtype} {shape:?}, expected {taps} values of f32")),
-    }
-    if element_count(f32(bias)?) != Some(c) {
-        return Err(format!("bias is {bias:?}, expected {c} values"));
-    }
-    gives(output, &Fact::f32(&out))
 }
 
 fn chain(steps: &[Step], inputs: &[&Fact], output: &Fact) -> Checked {

@@ -1,5 +1,7 @@
 //! A small plan with every operator, and one attack on every check.
 
+mod small;
+
 use super::*;
 use crate::weights::{Form, Place, WeightId};
 
@@ -146,6 +148,7 @@ fn graph() -> PlanGraph {
     PlanGraph {
         head: PlanHead { target: "x86_64+avx2+fma".into(), tract: "0".into(), inputs },
         kernels: vec![Kernel { name: "k".into(), packing: 0, a: A, b: B }],
+        bodies: vec![],
         nodes: rows.into_iter().enumerate().map(node).collect(),
         inputs: vec![IMAGE, RESIDUAL, IDS],
         outputs: [LAST, GATHER, CAST].map(|node| Outlet { node, slot: 0 }).to_vec(),
@@ -158,7 +161,7 @@ fn a_plan_round_trips_and_its_head_reads_alone() {
     assert_eq!(PlanGraph::decode(&bytes, &weights()).unwrap(), graph());
     assert_eq!(PlanHead::read(&bytes).unwrap(), graph().head);
     let names: std::collections::HashSet<_> = graph().nodes.iter().map(|n| n.op.name()).collect();
-    assert_eq!(names.len(), 18, "every operator is in the plan above: {names:?}");
+    assert_eq!(names.len(), 18, "{names:?}: the other operators are in `moves`");
 }
 
 #[test]
@@ -213,7 +216,7 @@ fn ends() {
     refused("expected equal counts", |g, _| g.inputs.truncate(2));
     refused("input 1 is node 0", |g, _| g.inputs[1] = IMAGE);
     refused("input 0 is node 99", |g, _| g.inputs[0] = 99);
-    refused("input 0 is node 0, expected another source of i64", |g, _| g.head.inputs[0].0 = Dtype::I64);
+    refused("input 0 is node 0, expected a source of i64", |g, _| g.head.inputs[0].0 = Dtype::I64);
     refused("there is no output", |g, _| g.outputs.clear());
     refused("output 0 is", |g, _| g.outputs[0] = Outlet { node: PANELS, slot: 0 });
     refused("output 2 is", |g, _| g.outputs[2].slot = 7);

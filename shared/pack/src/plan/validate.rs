@@ -1,13 +1,15 @@
 //! The graph around the operators: references, counts, totals.
 
-use super::{Fact, MAX_PLAN_BYTES, Node, Op, Outlet, PlanGraph, rules};
+use super::{Body, Fact, Kernel, MAX_PLAN_BYTES, Node, Op, Outlet, PlanGraph, fact_of, rules};
 use crate::dtype::Dtype;
 use crate::error::PackError;
 use crate::weights::{Form, Weight, WeightId};
 
 /// What a rule may look things up in.
 pub(super) struct Context<'a> {
-    pub(super) graph: &'a PlanGraph,
+    pub(super) kernels: &'a [Kernel],
+    /// The bodies that a loop may run; none inside of one.
+    pub(super) bodies: &'a [Body],
     weights: &'a [Weight],
 }
 
@@ -68,68 +70,99 @@ pub(super) fn graph(graph: &PlanGraph, weights: &[Weight]) -> Result<(), PackErr
         let both = kernel.a.check().and_then(|()| kernel.b.check());
         both.map_err(|e| corrupt(format!("kernel {i} ({:?}): {e}", kernel.name)))?;
     }
-    let context = Context { graph, weights };
+    let inner = Context { kernels: &graph.kernels, bodies: &[], weights };
     let mut total = 0usize;
-    for (i, node) in graph.nodes.iter().enumerate() {
-        let place = |e: String| corrupt(format!("node {i} ({:?}, {}): {e}", node.name, node.op.name()));
-        total = total.saturating_add(check_node(&context, i, node).map_err(place)?);
-        if total > MAX_PLAN_BYTES {
-            return Err(corrupt(format!(
-                "outputs up to node {i} take {total} bytes, at most {MAX_PLAN_BYTES} are allowed"
-            )));
-        }
+    for (i, body) in graph.bodies.iter().enumerate() {
+        let place = |e: String| corrupt(format!("body {i}: {e}"));
+        nodes(&inner, &body.nodes, &mut total).and_then(|()| check_body(body)).map_err(place)?;
     }
+    let context = Context { bodies: &graph.bodies, ..inner };
+    nodes(&context, &graph.nodes, &mut total).map_err(corrupt)?;
     check_ends(graph).map_err(corrupt)
 }
 
-/// One node; gives the bytes of its outputs.
-fn check_node(context: &Context<'_>, index: usize, node: &Node) -> Result<usize, String> {
-    let inputs =
-        node.inputs.iter().map(|o| earlier(context.graph, index, *o)).collect::<Result<Vec<_>, _>>()?;
-    let [output] = node.outputs.as_slice() else {
-        return Err(format!("{} outputs, expected 1", node.outputs.len()));
-    };
-    let bytes = output.byte_len()?;
-    rules::check(context, &node.op, &inputs, output)?;
+/// Nodes in order; adds the bytes of their outputs to `total`.
+fn nodes(context: &Context<'_>, nodes: &[Node], total: &mut usize) -> Result<(), String> {
+    for (i, node) in nodes.iter().enumerate() {
+        let place = |e: String| format!("node {i} ({:?}, {}): {e}", node.name, node.op.name());
+        *total = total.saturating_add(check_node(context, nodes, i).map_err(place)?);
+        if *total > MAX_PLAN_BYTES {
+            return Err(format!(
+                "outputs up to node {i} take {total} bytes, at most {MAX_PLAN_BYTES} are allowed"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Node `index`; gives the bytes of its outputs.
+fn check_node(context: &Context<'_>, nodes: &[Node], index: usize) -> Result<usize, String> {
+    let node = &nodes[index];
+    let inputs = node.inputs.iter().map(|o| earlier(nodes, index, *o)).collect::<Result<Vec<_>, _>>()?;
+    let bytes =
+        node.outputs.iter().try_fold(0usize, |sum, o| Ok::<_, String>(sum.saturating_add(o.byte_len()?)))?;
+    rules::check(context, &node.op, &inputs, &node.outputs)?;
     Ok(bytes)
 }
 
-fn earlier(graph: &PlanGraph, index: usize, outlet: Outlet) -> Result<&Fact, String> {
+fn earlier(nodes: &[Node], index: usize, outlet: Outlet) -> Result<&Fact, String> {
     if outlet.node >= index {
         return Err(format!(
             "operand is output {} of node {}, expected an earlier node",
             outlet.slot, outlet.node
         ));
     }
-    graph.fact(outlet).ok_or_else(|| format!("node {} has no output {}", outlet.node, outlet.slot))
+    fact_of(nodes, outlet).ok_or_else(|| format!("node {} has no output {}", outlet.node, outlet.slot))
 }
 
-/// The plan's inputs are its sources, each once and as its head says; its outputs are plain tensors.
+/// A body's inputs are its sources; its outputs are plain tensors.
+fn check_body(body: &Body) -> Result<(), String> {
+    check_sources(&body.nodes, &body.inputs)?;
+    check_outputs(&body.nodes, &body.outputs)
+}
+
+/// The inputs are the sources, each once.
+fn check_sources(nodes: &[Node], inputs: &[usize]) -> Result<(), String> {
+    let sources = nodes.iter().filter(|n| n.op == Op::Source).count();
+    if sources != inputs.len() {
+        return Err(format!("{sources} sources, {} inputs, expected equal counts", inputs.len()));
+    }
+    let mut seen = vec![false; nodes.len()];
+    for (i, id) in inputs.iter().enumerate() {
+        let again = seen.get_mut(*id).is_none_or(|seen| std::mem::replace(seen, true));
+        if again || nodes[*id].op != Op::Source {
+            return Err(format!("input {i} is node {id}, expected another source"));
+        }
+    }
+    Ok(())
+}
+
+fn check_outputs(nodes: &[Node], outputs: &[Outlet]) -> Result<(), String> {
+    if outputs.is_empty() {
+        return Err("there is no output".into());
+    }
+    let tensor = |o: &Outlet| matches!(fact_of(nodes, *o), Some(Fact::Tensor { .. }));
+    match outputs.iter().enumerate().find(|(_, o)| !tensor(o)) {
+        Some((i, outlet)) => Err(format!("output {i} is {outlet:?}, expected a tensor of the graph")),
+        None => Ok(()),
+    }
+}
+
+/// The plan's inputs are as its head says; its outputs are plain tensors.
 fn check_ends(graph: &PlanGraph) -> Result<(), String> {
-    let sources = graph.nodes.iter().filter(|n| n.op == Op::Source).count();
-    if sources != graph.inputs.len() || graph.inputs.len() != graph.head.inputs.len() {
+    check_sources(&graph.nodes, &graph.inputs)?;
+    if graph.inputs.len() != graph.head.inputs.len() {
         return Err(format!(
-            "{sources} sources, {} inputs, {} in the head, expected equal counts",
+            "{} inputs, {} in the head, expected equal counts",
             graph.inputs.len(),
             graph.head.inputs.len()
         ));
     }
-    let mut seen = vec![false; graph.nodes.len()];
     for (i, (id, (dtype, shape))) in graph.inputs.iter().zip(&graph.head.inputs).enumerate() {
-        let again = seen.get_mut(*id).is_none_or(|seen| std::mem::replace(seen, true));
-        let node = graph.nodes.get(*id).filter(|n| n.op == Op::Source && !again);
         let wanted = Fact::Tensor { dtype: *dtype, shape: shape.clone() };
-        if node.is_none_or(|n| n.outputs != [wanted]) {
-            return Err(format!("input {i} is node {id}, expected another source of {dtype} {shape:?}"));
+        if graph.nodes[*id].outputs != [wanted] {
+            return Err(format!("input {i} is node {id}, expected a source of {dtype} {shape:?}"));
         }
     }
-    if graph.outputs.is_empty() {
-        return Err("there is no output".into());
-    }
-    for (i, outlet) in graph.outputs.iter().enumerate() {
-        if !matches!(graph.fact(*outlet), Some(Fact::Tensor { .. })) {
-            return Err(format!("output {i} is {outlet:?}, expected a tensor of the plan"));
-        }
-    }
-    Ok(())
+    check_outputs(&graph.nodes, &graph.outputs)
 }

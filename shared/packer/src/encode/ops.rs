@@ -1,8 +1,8 @@
 //! The table of operators, and the rows that are one line each in the plan too.
 
 use super::matmul::binary;
-use super::{Encoded, Encoder, conv, is_row_gather, matmul};
-use glowplug_pack::plan::{BinaryOp, Op, Reducer, Share, Step, UnaryOp};
+use super::{Encoded, Encoder, conv, is_row_gather, matmul, moves, scan};
+use glowplug_pack::plan::{BinaryOp, Comparison, Op, Reducer, Share, Step, UnaryOp};
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
 use tract_core::ops::binary::{BinMiniOp, OptBinByScalar, OptBinChain, OptBinUnicast, TypedBinOp};
@@ -26,8 +26,10 @@ pub(super) const ROWS: &[Row] = &[
     matmul::product,
     matmul::prepack,
     conv::im2col,
-    conv::depthwise,
+    conv::in_place,
+    conv::col2im,
     conv::max_pool,
+    conv::average_pool,
     by_scalar,
     unicast,
     chain,
@@ -40,10 +42,18 @@ pub(super) const ROWS: &[Row] = &[
     axis_op,
     cast,
     gather,
+    moves::slice,
+    moves::downsample,
+    moves::concat,
+    moves::pad,
+    moves::upsample,
+    moves::expand,
+    scan::lstm_cell,
+    scan::scan,
 ];
 
 /// The same operands as tract's node.
-fn same(node: &TypedNode, op: Op) -> Encoded {
+pub(super) fn same(node: &TypedNode, op: Op) -> Encoded {
     Encoded { op, inputs: node.inputs.iter().copied().collect() }
 }
 
@@ -91,7 +101,22 @@ fn chain<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Enc
 fn typed_binary<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<TypedBinOp>().map(|o| {
         ensure!(o.1.is_none(), "a binary operation with a type of its own");
+        if let Some(op) = comparison(&*o.0) {
+            return Ok(same(node, Op::Compare { op }));
+        }
         Ok(same(node, Op::Binary { op: binary_op(&*o.0)? }))
+    })
+}
+
+fn comparison(op: &dyn BinMiniOp) -> Option<Comparison> {
+    Some(match op.name() {
+        "Eq" => Comparison::Equal,
+        "NE" => Comparison::NotEqual,
+        "LT" => Comparison::Less,
+        "LTE" => Comparison::LessOrEqual,
+        "GT" => Comparison::Greater,
+        "GTE" => Comparison::GreaterOrEqual,
+        _ => return None,
     })
 }
 
@@ -138,6 +163,8 @@ fn reduce<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<En
             nn::Reducer::Min => Reducer::Min,
             nn::Reducer::Prod => Reducer::Prod,
             nn::Reducer::MeanOfSquares => Reducer::MeanOfSquares,
+            nn::Reducer::ArgMax(false) => Reducer::ArgMax,
+            nn::Reducer::ArgMin(false) => Reducer::ArgMin,
             other => bail!("the reduction {other:?}"),
         };
         Ok(same(node, Op::Reduce { axes: o.axes.to_vec(), reducer }))
@@ -184,8 +211,10 @@ fn cast<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Enco
 fn gather<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_is::<Gather>().then(|| {
         let [table, indices] = node.inputs.as_slice() else { bail!("{} operands", node.inputs.len()) };
-        let rows_of_a_constant = is_row_gather(node) && e.model.node(table.node).op_is::<Const>();
-        ensure!(rows_of_a_constant, "a gather that does not take rows of a constant table");
+        if !is_row_gather(node) || !e.model.node(table.node).op_is::<Const>() {
+            let axis = node.op_as::<Gather>().map_or(0, |g| g.axis);
+            return Ok(same(node, Op::Gather { axis }));
+        }
         Ok(Encoded { op: Op::GatherRows { table: e.weight_in_place(*table)? }, inputs: tvec![*indices] })
     })
 }

@@ -1,0 +1,124 @@
+//! Scan: a body that runs once for each position along an axis.
+
+use super::plan_op;
+use crate::checked::CheckedGraph;
+use glowplug_pack::plan::{ScanInput, ScanOutput};
+use std::fmt;
+use std::sync::Arc;
+use tract_core::internal::{
+    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, bail, ensure, not_out_of_plan,
+};
+
+/// A loop. Every run of it begins with the states that its operands give.
+#[derive(Clone)]
+pub(crate) struct Scan {
+    pub(crate) body: Arc<CheckedGraph>,
+    pub(crate) inputs: Vec<ScanInput>,
+    pub(crate) outputs: Vec<ScanOutput>,
+    /// How often the body runs.
+    pub(crate) iterations: usize,
+    /// How many outputs the node has.
+    pub(crate) arity: usize,
+}
+plan_op!(Scan);
+
+/// What one output of the node is made of so far.
+#[derive(Clone, Default)]
+enum Collected {
+    #[default]
+    Nothing,
+    Last(TValue),
+    Positions {
+        axis: usize,
+        reverse: bool,
+        values: Vec<TValue>,
+    },
+}
+
+impl Scan {
+    fn body_inputs(&self, turn: usize, operands: &[TValue], states: &[TValue]) -> TractResult<TVec<TValue>> {
+        let mut states = states.iter();
+        let input = |(from, operand): (&ScanInput, &TValue)| match from {
+            ScanInput::Full => Ok(operand.clone()),
+            ScanInput::State => match states.next() {
+                Some(state) => Ok(state.clone()),
+                None => bail!("a state without a value"),
+            },
+            ScanInput::Position { axis, reverse } => {
+                let at = if *reverse { self.iterations - 1 - turn } else { turn };
+                Ok(operand.slice(*axis, at, at + 1)?.into_tvalue())
+            }
+        };
+        self.inputs.iter().zip(operands).map(input).collect()
+    }
+
+    fn collect(&self, given: &[TValue], collected: &mut [Collected]) {
+        for (value, to) in given.iter().zip(&self.outputs) {
+            if let Some(last) = to.last {
+                collected[last] = Collected::Last(value.clone());
+            }
+            if let Some(all) = to.positions {
+                match &mut collected[all.slot] {
+                    Collected::Positions { values, .. } => values.push(value.clone()),
+                    slot => {
+                        let values = vec![value.clone()];
+                        *slot = Collected::Positions { axis: all.axis, reverse: all.reverse, values };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Collected {
+    fn finish(self) -> TractResult<TValue> {
+        match self {
+            Collected::Nothing => bail!("an output that no run of the body gave"),
+            Collected::Last(value) => Ok(value),
+            Collected::Positions { axis, reverse, mut values } => {
+                if reverse {
+                    values.reverse();
+                }
+                Ok(Tensor::stack_tensors(axis, &values)?.into_tvalue())
+            }
+        }
+    }
+}
+
+impl EvalOp for Scan {
+    not_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        ensure!(
+            inputs.len() == self.inputs.len(),
+            "{} operands, expected {}",
+            inputs.len(),
+            self.inputs.len()
+        );
+        let is_state = |(from, _): &(&ScanInput, &TValue)| **from == ScanInput::State;
+        let mut states: Vec<TValue> =
+            self.inputs.iter().zip(&inputs).filter(is_state).map(|(_, v)| v.clone()).collect();
+        let mut collected = vec![Collected::default(); self.arity];
+        for turn in 0..self.iterations {
+            let given = self.body.run(self.body_inputs(turn, &inputs, &states)?)?;
+            self.collect(&given, &mut collected);
+            states =
+                given.into_iter().zip(&self.outputs).filter(|(_, to)| to.state).map(|(v, _)| v).collect();
+        }
+        collected.into_iter().map(Collected::finish).collect()
+    }
+}
+
+impl PartialEq for Scan {
+    fn eq(&self, other: &Scan) -> bool {
+        Arc::ptr_eq(&self.body, &other.body) && self.inputs == other.inputs && self.outputs == other.outputs
+    }
+}
+
+impl Eq for Scan {}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scan({} times, {:?}, {:?})", self.iterations, self.inputs, self.outputs)
+    }
+}

@@ -1,0 +1,274 @@
+//! Rules of the operators that a test can show alone: one node over sources, once right and many times wrong.
+
+use super::super::*;
+use crate::weights::{Form, Place, Weight, WeightId};
+
+const WINDOW: Window =
+    Window { kernel: (2, 2), strides: (2, 2), dilations: (1, 1), pads: (0, 0), output: (2, 2) };
+const IDS: fn(&[usize]) -> Fact = |shape| Fact::Tensor { dtype: Dtype::I64, shape: shape.to_vec() };
+const BOOL: fn(&[usize]) -> Fact = |shape| Fact::Tensor { dtype: Dtype::Bool, shape: shape.to_vec() };
+
+/// A plan of one node over sources of `inputs`.
+fn graph(op: Op, inputs: &[Fact], outputs: &[Fact], bodies: Vec<Body>) -> PlanGraph {
+    let source = |(i, fact): (usize, &Fact)| Node {
+        name: format!("source{i}"),
+        op: Op::Source,
+        inputs: vec![],
+        outputs: vec![fact.clone()],
+    };
+    let mut nodes: Vec<_> = inputs.iter().enumerate().map(source).collect();
+    let operands = (0..inputs.len()).map(|node| Outlet { node, slot: 0 }).collect();
+    let results = (0..outputs.len()).map(|slot| Outlet { node: inputs.len(), slot }).collect();
+    nodes.push(Node { name: "node".into(), op, inputs: operands, outputs: outputs.to_vec() });
+    let head = inputs.iter().map(|f| match f {
+        Fact::Tensor { dtype, shape } => (*dtype, shape.clone()),
+        Fact::Panels { .. } => (Dtype::F32, vec![]),
+    });
+    PlanGraph {
+        head: PlanHead { target: "x86_64".into(), tract: "0".into(), inputs: head.collect() },
+        kernels: vec![],
+        bodies,
+        nodes,
+        inputs: (0..inputs.len()).collect(),
+        outputs: results,
+    }
+}
+
+fn weights() -> Vec<Weight> {
+    let form = Form::Plain { dtype: Dtype::F32, shape: vec![5, 3, 2, 2] };
+    vec![Weight { name: "kernel".into(), place: Place::Blobs, offset: 0, form }]
+}
+
+fn verdict(graph: &PlanGraph) -> Result<(), String> {
+    let round_trip = PlanGraph::decode(&graph.encode(), &weights());
+    let checked = graph.validate(&weights());
+    assert_eq!(round_trip.is_ok(), checked.is_ok());
+    checked.map_err(|e| e.to_string())
+}
+
+/// `right` is accepted; each of `wrong` (operator, operands, output) is refused with an error that holds its text.
+#[track_caller]
+fn rule(right: (Op, &[Fact], Fact), wrong: &[(Op, &[Fact], Fact, &str)]) {
+    let (op, inputs, output) = right;
+    verdict(&graph(op, inputs, &[output], vec![])).unwrap();
+    for (op, inputs, output, text) in wrong {
+        let e = verdict(&graph(op.clone(), inputs, std::slice::from_ref(output), vec![])).unwrap_err();
+        assert!(e.contains(text), "{e}, expected {text:?}");
+    }
+}
+
+#[test]
+fn direct_conv() {
+    let conv = |window| Op::DirectConv { window, kernel: WeightId(0) };
+    let (x, bias, y) = (Fact::f32(&[1, 3, 4, 4]), Fact::f32(&[5]), Fact::f32(&[1, 5, 2, 2]));
+    let small = Window { kernel: (1, 2), ..WINDOW };
+    rule(
+        (conv(WINDOW), &[x.clone(), bias.clone()], y.clone()),
+        &[
+            (conv(small), &[x.clone(), bias.clone()], y.clone(), "expected 30 values"),
+            (conv(WINDOW), &[x.clone(), Fact::f32(&[4])], y.clone(), "expected 5 values"),
+            (conv(WINDOW), &[x.clone(), bias.clone()], Fact::f32(&[1, 6, 2, 2]), "expected 72 values"),
+            (conv(WINDOW), &[x.clone(), bias.clone()], Fact::f32(&[1, 5, 2, 3]), "gives Tensor"),
+            (conv(WINDOW), &[x], y, "1 operands, expected 2"),
+        ],
+    );
+}
+
+#[test]
+fn col2im_and_average_pool() {
+    let (x, bias, y) = (Fact::f32(&[12, 4]), Fact::f32(&[3]), Fact::f32(&[3, 4, 4]));
+    let op = Op::Col2Im { window: WINDOW };
+    rule(
+        (op.clone(), &[x.clone(), bias.clone()], y.clone()),
+        &[
+            (op.clone(), &[Fact::f32(&[12, 5]), bias], y.clone(), "expected Some(48) values"),
+            (op.clone(), &[x.clone(), Fact::f32(&[2])], y.clone(), "expected 3 values"),
+            (op, &[x, y.clone()], Fact::f32(&[48]), "expected [N, C, H, W]"),
+        ],
+    );
+    let op = Op::AveragePool { window: WINDOW, count_include_pad: true };
+    rule(
+        (op.clone(), &[y.clone()], Fact::f32(&[3, 2, 2])),
+        &[(op, &[y], Fact::f32(&[3, 2, 3]), "gives Tensor")],
+    );
+}
+
+#[test]
+fn moves() {
+    let x = Fact::f32(&[2, 6]);
+    let slice = |axis, start, step| Op::Slice { axis, start, step };
+    rule(
+        (slice(1, 1, 2), &[x.clone()], Fact::f32(&[2, 3])),
+        &[
+            (slice(2, 0, 1), &[x.clone()], Fact::f32(&[2, 6]), "axis 2 of"),
+            (slice(1, 1, 1), &[x.clone()], Fact::f32(&[2, 6]), "reaches outside"),
+            (slice(1, 0, 0), &[x.clone()], Fact::f32(&[2, 6]), "reaches outside"),
+            (slice(1, 0, 2), &[x.clone()], Fact::f32(&[2, 2]), "reaches outside"),
+            (slice(1, usize::MAX, 1), &[x.clone()], Fact::f32(&[2, 1]), "reaches outside"),
+            (slice(1, 0, 1), &[x.clone()], Fact::f32(&[1, 6]), "gives Tensor"),
+        ],
+    );
+    let concat = |axis| Op::Concat { axis };
+    rule(
+        (concat(1), &[x.clone(), Fact::f32(&[2, 1])], Fact::f32(&[2, 7])),
+        &[
+            (concat(0), &[x.clone(), Fact::f32(&[2, 1])], Fact::f32(&[4, 7]), "along axis 0"),
+            (concat(1), &[x.clone(), IDS(&[2, 1])], Fact::f32(&[2, 7]), "along axis 1"),
+            (concat(1), &[x.clone()], Fact::f32(&[2, 7]), "gives Tensor"),
+            (concat(1), &[], Fact::f32(&[2, 7]), "0 operands"),
+        ],
+    );
+    let pad = |pads: &[(usize, usize)], mode| Op::Pad { pads: pads.to_vec(), mode };
+    rule(
+        (pad(&[(0, 1), (5, 0)], PadMode::Reflect), &[x.clone()], Fact::f32(&[3, 11])),
+        &[
+            (
+                pad(&[(0, 0), (6, 0)], PadMode::Reflect),
+                &[x.clone()],
+                Fact::f32(&[2, 12]),
+                "expected at most 5",
+            ),
+            (pad(&[(0, usize::MAX), (0, 0)], PadMode::Edge), &[x.clone()], x.clone(), "expected at most"),
+            (pad(&[(0, 1)], PadMode::Edge), &[x.clone()], x.clone(), "1 pads, expected 2"),
+        ],
+    );
+    let up = |scales: &[usize]| Op::Upsample { scales: scales.to_vec() };
+    rule(
+        (up(&[1, 2]), &[x.clone()], Fact::f32(&[2, 12])),
+        &[
+            (up(&[1, 0]), &[x.clone()], Fact::f32(&[2, 0]), "none to be 0"),
+            (up(&[1, 0]), &[x.clone()], x.clone(), "expected 2 above 0"),
+            (up(&[1, usize::MAX]), &[x.clone()], x.clone(), "extent overflows"),
+        ],
+    );
+    rule(
+        (Op::Expand, &[Fact::f32(&[1, 6])], x.clone()),
+        &[(Op::Expand, &[Fact::f32(&[3, 6])], x.clone(), "expands f32 [3, 6]")],
+    );
+    let gather = |axis| Op::Gather { axis };
+    rule(
+        (gather(1), &[x.clone(), IDS(&[4, 1])], Fact::f32(&[2, 4, 1])),
+        &[
+            (gather(2), &[x.clone(), IDS(&[4, 1])], Fact::f32(&[2, 4, 1]), "axis 2 of"),
+            (gather(1), &[x.clone(), Fact::f32(&[4, 1])], Fact::f32(&[2, 4, 1]), "expected i64"),
+        ],
+    );
+}
+
+#[test]
+fn comparisons_and_indices() {
+    let op = Op::Compare { op: Comparison::Equal };
+    rule(
+        (op.clone(), &[IDS(&[2, 1]), IDS(&[1, 3])], BOOL(&[2, 3])),
+        &[
+            (op.clone(), &[IDS(&[2, 1]), Fact::f32(&[1, 3])], BOOL(&[2, 3]), "numbers of one dtype"),
+            (op.clone(), &[BOOL(&[2]), BOOL(&[2])], BOOL(&[2]), "numbers of one dtype"),
+            (op, &[IDS(&[2]), IDS(&[2])], IDS(&[2]), "gives Tensor"),
+        ],
+    );
+    let op = |axes: &[usize]| Op::Reduce { axes: axes.to_vec(), reducer: Reducer::ArgMax };
+    rule(
+        (op(&[1]), &[Fact::f32(&[2, 3])], IDS(&[2, 1])),
+        &[
+            (op(&[0, 1]), &[Fact::f32(&[2, 3])], IDS(&[1, 1]), "expected one axis"),
+            (op(&[1]), &[Fact::f32(&[2, 3])], Fact::f32(&[2, 1]), "gives Tensor"),
+        ],
+    );
+}
+
+/// A body that takes one position `[1, 2]` and a state `[1, 8]`, and gives the state back twice.
+fn body() -> Body {
+    let source = |shape: &[usize]| Node {
+        name: "source".into(),
+        op: Op::Source,
+        inputs: vec![],
+        outputs: vec![Fact::f32(shape)],
+    };
+    let cell = Node {
+        name: "cell".into(),
+        op: Op::LstmCell,
+        inputs: vec![Outlet { node: 1, slot: 0 }, Outlet { node: 0, slot: 0 }],
+        outputs: vec![Fact::f32(&[1, 2]), Fact::f32(&[1, 2])],
+    };
+    let join = Node {
+        name: "join".into(),
+        op: Op::Concat { axis: 1 },
+        inputs: vec![
+            Outlet { node: 2, slot: 0 },
+            Outlet { node: 2, slot: 1 },
+            Outlet { node: 2, slot: 0 },
+            Outlet { node: 2, slot: 1 },
+        ],
+        outputs: vec![Fact::f32(&[1, 8])],
+    };
+    Body {
+        nodes: vec![source(&[1, 2]), source(&[1, 8]), cell, join],
+        inputs: vec![0, 1],
+        outputs: vec![Outlet { node: 3, slot: 0 }, Outlet { node: 2, slot: 0 }],
+    }
+}
+
+/// The loop over that body: five positions.
+fn scan() -> PlanGraph {
+    let slot = ScanSlot { slot: 0, axis: 0, reverse: true };
+    let op = Op::Scan {
+        body: 0,
+        inputs: vec![ScanInput::Position { axis: 0, reverse: true }, ScanInput::State],
+        outputs: vec![
+            ScanOutput { state: true, positions: None, last: Some(1) },
+            ScanOutput { state: false, positions: Some(slot), last: None },
+        ],
+    };
+    graph(
+        op,
+        &[Fact::f32(&[5, 2]), Fact::f32(&[1, 8])],
+        &[Fact::f32(&[5, 2]), Fact::f32(&[1, 8])],
+        vec![body()],
+    )
+}
+
+#[test]
+fn loops_agree_with_their_bodies() {
+    verdict(&scan()).unwrap();
+    type Attack = fn(&mut PlanGraph);
+    /// The loop's attributes.
+    fn parts(g: &mut PlanGraph) -> (&mut usize, &mut Vec<ScanInput>, &mut Vec<ScanOutput>) {
+        match &mut g.nodes[2].op {
+            Op::Scan { body, inputs, outputs } => (body, inputs, outputs),
+            op => panic!("{op:?}"),
+        }
+    }
+    let attacks: [(Attack, &str); 14] = [
+        (|g| *parts(g).0 = 1, "body 1 of 1"),
+        (|g| g.bodies.clear(), "body 0 of 0"),
+        (|g| parts(g).1[0] = ScanInput::Full, "gives the body"),
+        (|g| parts(g).1[0] = ScanInput::Position { axis: 2, reverse: false }, "axis 2 of"),
+        (|g| parts(g).1[1] = ScanInput::Full, "become"),
+        (|g| parts(g).1.truncate(1), "the body has 2 inputs"),
+        (|g| parts(g).2[0].last = Some(7), "filled twice or is none"),
+        (|g| parts(g).2[1].positions = Some(ScanSlot { slot: 1, axis: 0, reverse: false }), "filled twice"),
+        (|g| parts(g).2[0].last = None, "expected all"),
+        (|g| parts(g).2[0].state = false, "become"),
+        (|g| parts(g).2[1].state = true, "become"),
+        (|g| g.bodies[0].outputs[1].node = 9, "output 1 is"),
+        (|g| g.bodies[0].inputs[0] = 3, "expected another source"),
+        (|g| g.nodes[2].outputs[0] = Fact::f32(&[6, 2]), "gives Tensor"),
+    ];
+    for (i, (attack, text)) in attacks.into_iter().enumerate() {
+        let mut graph = scan();
+        attack(&mut graph);
+        let e = verdict(&graph).unwrap_err();
+        assert!(e.contains(text), "attack {i}: {e}, expected {text:?}");
+    }
+}
+
+#[test]
+fn a_loop_in_a_loop_is_refused() {
+    let mut graph = scan();
+    let node = graph.nodes[2].clone();
+    graph.bodies[0]
+        .nodes
+        .push(Node { inputs: vec![Outlet { node: 0, slot: 0 }, Outlet { node: 1, slot: 0 }], ..node });
+    let e = verdict(&graph).unwrap_err();
+    assert!(e.contains("body 0: node 4 (\"node\", Scan): body 0 of 0"), "{e}");
+}
