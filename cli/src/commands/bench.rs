@@ -265,6 +265,7 @@ mod tests {
             dtype: Dtype::F32,
             axes: vec![axis],
             pipeline: vec![],
+            pad: None,
         };
         let manifest = Manifest { inputs: vec![input], ..Manifest::default() };
         assert!(seeded(&manifest, Some(8)).unwrap_err().to_string().contains("\"x\" has no batch axis"));

@@ -3,7 +3,7 @@
 use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_packer::{InputPin, PackOptions, Packed, Report, Stage};
+use glowplug_packer::{InputPins, PackOptions, Packed, Report, Stage};
 use glowplug_predict::{Model, ModelOptions};
 use serde::Serialize;
 use std::fmt;
@@ -27,9 +27,10 @@ pub(crate) struct PackArgs {
     #[arg(long, value_name = "M.toml", value_hint = ValueHint::FilePath)]
     manifest: Option<PathBuf>,
     /// Fix an input's shape: NAME=DTYPE[dims], with f32 f16 i64 i32 i8 u8 bool. A leading symbol that is not
-    /// fixed becomes 1.
+    /// fixed becomes 1. Alternatives, as in ids=i64[1,128|16|32], make a plan for each over one set of weights;
+    /// the first is the default.
     #[arg(long = "input", value_name = "NAME=DTYPE[dims]")]
-    inputs: Vec<InputPin>,
+    inputs: Vec<InputPins>,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
 pub(crate) fn pack_file(
     onnx: &Path,
     manifest: Option<&Path>,
-    inputs: Vec<InputPin>,
+    inputs: Vec<InputPins>,
     progress: &dyn Fn(Stage),
 ) -> Result<Packed> {
     let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
@@ -105,7 +106,8 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let r = &self.report;
         let (from, to) = (bytes(r.onnx_bytes as u64), bytes(r.pack_bytes as u64));
-        writeln!(f, "{}: {to} from {from} of ONNX, {} nodes for {}", self.file, r.nodes, r.target)?;
+        let plans = if r.plans == 1 { String::new() } else { format!("{} plans, the first of ", r.plans) };
+        writeln!(f, "{}: {to} from {from} of ONNX, {plans}{} nodes for {}", self.file, r.nodes, r.target)?;
         for (name, error) in &r.max_relative_error {
             writeln!(
                 f,

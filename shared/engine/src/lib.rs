@@ -1,7 +1,8 @@
 //! From the plan in a pack to something that runs: the one place, beside the packer, that knows tract.
 //!
 //! Reading order: [`Plan`] is what a function uses: [`Plan::build`] picks the plan section that fits this
-//! CPU ([`target`]) and turns its nodes into tract operators, [`Plan::run`] runs them. The operators are
+//! CPU ([`target`]) and turns its nodes into tract operators, [`Plan::run`] runs them; [`Plans`] holds a plan
+//! for each shape. The operators are
 //! tract's own where those are public, and ours (the `ops` folder) where they are private or where weights
 //! are read in place from the pack's [`Region`](glowplug_pack::Region).
 //!
@@ -16,9 +17,11 @@ mod error;
 mod ops;
 mod panels;
 mod plan;
+mod plans;
 pub mod target;
 mod values;
 
 pub use error::{EngineError, ErrorKind};
 pub use plan::{BuildOptions, Plan, Port};
+pub use plans::Plans;
 pub use values::{datum_type, from_tract, to_tract};

@@ -4,8 +4,10 @@ use crate::checked::CheckedGraph;
 use crate::decode::decode;
 use crate::error::{EngineError, ErrorKind};
 use crate::panels::with_deadline;
+use crate::plans::Plans;
 use crate::target::{TRACT_VERSION, missing};
 use crate::values::{from_tract, to_tract};
+use glowplug_pack::manifest::Axis;
 use glowplug_pack::plan::{Fact, PlanGraph, PlanHead};
 use glowplug_pack::{DisplayShape, Dtype, Pack, Region, Tensor};
 use std::sync::Arc;
@@ -44,39 +46,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of `pack` that fits this CPU, its weights read in place from `region`.
+    /// The plan of `pack` for the shapes of its manifest, its weights read in place from `region`.
     ///
     /// Waits for the front of the pack only; blobs are waited for when they are needed. Errors:
     /// [`ErrorKind::UnsupportedCpu`] where no plan fits, with the reason for each;
     /// [`ErrorKind::Pack`] for a plan that does not validate; transfer errors. Cost: no graph pass, no copy
-    /// of a blob; a millisecond for a few hundred nodes.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "a plan keeps its region: the caller hands over a share"
-    )]
-    pub fn build(pack: &Pack, region: Arc<Region>, options: &BuildOptions) -> Result<Plan, EngineError> {
-        let mut skipped = Vec::new();
-        for (i, section) in pack.plans().enumerate() {
-            let head = PlanHead::read(section)?;
-            let built = match unfit(&head) {
-                Some(why) => Err(EngineError::new(ErrorKind::UnsupportedCpu, why)),
-                None => {
-                    with_deadline(options.deadline, || Plan::from_section(pack, &region, section, options))
-                }
-            };
-            match built {
-                Err(e) if e.kind() == ErrorKind::UnsupportedCpu => {
-                    tracing::info!(plan = i, target = %head.target, reason = %e, "plan skipped");
-                    skipped.push(format!("plan {i}: {e}"));
-                }
-                other => return other,
-            }
-        }
-        let why = if skipped.is_empty() { "the pack holds none".to_owned() } else { skipped.join("; ") };
-        Err(EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}")))
+    /// of a blob; a millisecond for a few hundred nodes. See [`Plans`](crate::Plans) for other shapes.
+    pub fn build(
+        pack: Arc<Pack>,
+        region: Arc<Region>,
+        options: &BuildOptions,
+    ) -> Result<Arc<Plan>, EngineError> {
+        let plans = Plans::open(pack, region, options)?;
+        plans.at(&plans.default_shapes())
     }
 
-    fn from_section(
+    /// The plan of one section.
+    pub(crate) fn from_section(
         pack: &Pack,
         region: &Arc<Region>,
         section: &[u8],
@@ -84,7 +70,7 @@ impl Plan {
     ) -> Result<Plan, EngineError> {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
-        let (target, graph) = decode(pack, region, graph)?;
+        let (target, graph) = with_deadline(options.deadline, || decode(pack, region, graph))?;
         let pool = (options.threads > 1).then(|| Executor::multithread(options.threads));
         Ok(Plan { graph, inputs, outputs, target, pool })
     }
@@ -159,7 +145,7 @@ impl std::fmt::Debug for Plan {
 }
 
 /// Why a plan does not run here, if so.
-fn unfit(head: &PlanHead) -> Option<String> {
+pub(crate) fn unfit(head: &PlanHead) -> Option<String> {
     if head.tract != TRACT_VERSION {
         return Some(format!("planned by tract {}, this build has {TRACT_VERSION}", head.tract));
     }
@@ -172,8 +158,8 @@ type End = (Dtype, Vec<usize>);
 /// The plan's ends under the manifest's names. Errors: a manifest that tells another graph.
 fn ports(pack: &Pack, graph: &PlanGraph) -> Result<(Vec<Port>, Vec<Port>), EngineError> {
     let manifest = pack.manifest();
-    let inputs = manifest.inputs.iter().map(|i| (&i.name, (i.dtype, i.shape())));
-    let outputs = manifest.outputs.iter().map(|o| (&o.name, (o.dtype, o.shape())));
+    let inputs = manifest.inputs.iter().map(|i| (&i.name, i.dtype, i.axes.as_slice()));
+    let outputs = manifest.outputs.iter().map(|o| (&o.name, o.dtype, o.axes.as_slice()));
     let end = |o: &glowplug_pack::plan::Outlet| match graph.fact(*o) {
         Some(Fact::Tensor { dtype, shape }) => Some((*dtype, shape.clone())),
         _ => None,
@@ -182,9 +168,10 @@ fn ports(pack: &Pack, graph: &PlanGraph) -> Result<(Vec<Port>, Vec<Port>), Engin
     Ok((named("input", inputs, &graph.head.inputs)?, named("output", outputs, &given)?))
 }
 
+/// The plan's side under the manifest's names. Along open axes a plan may have another extent.
 fn named<'a>(
     side: &str,
-    manifest: impl ExactSizeIterator<Item = (&'a String, End)>,
+    manifest: impl ExactSizeIterator<Item = (&'a String, Dtype, &'a [Axis])>,
     plan: &[End],
 ) -> Result<Vec<Port>, EngineError> {
     let bad = |text: String| Err(EngineError::new(ErrorKind::Pack, text));
@@ -192,12 +179,17 @@ fn named<'a>(
         return bad(format!("{} {side}s in the manifest, {} in the plan", manifest.len(), plan.len()));
     }
     let mut ports = Vec::with_capacity(plan.len());
-    for ((name, found), wanted) in manifest.zip(plan) {
-        if found != *wanted {
-            return bad(format!("{side} {name:?} is {found:?} in the manifest, {wanted:?} in the plan"));
+    for ((name, dtype, axes), (found, shape)) in manifest.zip(plan) {
+        let fits = axes.len() == shape.len()
+            && axes.iter().zip(shape).all(|(axis, n)| axis.symbolic || axis.size == *n);
+        if dtype != *found || !fits {
+            let wanted: Vec<_> = axes.iter().map(|a| a.size).collect();
+            let (wanted, shape) = (DisplayShape(&wanted), DisplayShape(shape));
+            return bad(format!(
+                "{side} {name:?} is {dtype}{wanted} in the manifest, {found}{shape} in the plan"
+            ));
         }
-        let (dtype, shape) = found;
-        ports.push(Port { name: name.clone(), dtype, shape });
+        ports.push(Port { name: name.clone(), dtype, shape: shape.clone() });
     }
     Ok(ports)
 }

@@ -90,6 +90,7 @@ impl Draft {
             dtype: *dtype,
             axes: axes(shape),
             pipeline: vec![],
+            pad: None,
         };
         let (dtype, shape) = end(last);
         let manifest = Manifest {
@@ -128,7 +129,7 @@ fn build(file: &[u8]) -> Result<Plan, EngineError> {
 }
 
 fn build_over(region: Arc<Region>, file: &[u8]) -> Result<Plan, EngineError> {
-    Plan::build(&Pack::parse(file).unwrap(), region, &BuildOptions::default())
+    Plan::build(Arc::new(Pack::parse(file).unwrap()), region, &BuildOptions::default())
 }
 
 /// Some f32 kernel of this CPU that needs no more alignment than packs have, as a plan names it.
@@ -422,7 +423,7 @@ fn weights_are_waited_for_and_not_longer_than_asked() {
     let file = lookup().file();
     let ids = [Tensor::from_i64([1, 3], vec![0; 3]).unwrap()];
     let (region, pack) = pending(&file);
-    let plan = Plan::build(&pack, region.clone(), &BuildOptions::default()).unwrap();
+    let plan = Plan::build(pack.clone(), region.clone(), &BuildOptions::default()).unwrap();
     let soon = Some(Instant::now() + Duration::from_millis(5));
     assert_eq!(plan.run_until(&ids, soon).unwrap_err().kind(), ErrorKind::Timeout);
     std::thread::scope(|s| {
@@ -432,7 +433,7 @@ fn weights_are_waited_for_and_not_longer_than_asked() {
         assert!(run.join().unwrap().is_ok());
     });
     let (region, pack) = pending(&file);
-    let plan = Plan::build(&pack, region.clone(), &BuildOptions::default()).unwrap();
+    let plan = Plan::build(pack.clone(), region.clone(), &BuildOptions::default()).unwrap();
     region.fail(PackError::new(glowplug_pack::ErrorKind::Failed, "403"));
     assert_eq!(plan.run(&ids).unwrap_err().kind(), ErrorKind::Transfer);
 }

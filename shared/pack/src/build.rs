@@ -6,11 +6,14 @@ use crate::header::{ALIGN, Header, SectionKind};
 use crate::manifest::{AssetRange, Manifest};
 use crate::weights::{Form, Place, Weight, WeightId};
 use crate::wire::Writer;
+use std::collections::HashMap;
 
 /// Collects weights in execution order, plans and assets; [`PackBuilder::finish`] writes the file.
 #[derive(Default)]
 pub struct PackBuilder {
     weights: Vec<Weight>,
+    /// What is stored already, by place, content and encoded form.
+    known: HashMap<(Place, blake3::Hash, Vec<u8>), WeightId>,
     constants: Vec<u8>,
     blobs: Vec<u8>,
     embeddings: Vec<u8>,
@@ -25,8 +28,9 @@ impl PackBuilder {
         PackBuilder::default()
     }
 
-    /// Appends a weight to the section of `place`, aligned to 256 bytes. Errors: `bytes` is not as long as
-    /// `form` says; the table is full.
+    /// Appends a weight to the section of `place`, aligned as [`Place::align`] says. The same values in the same
+    /// form and place are stored once, whoever asks. Errors: `bytes` is not as long as `form` says; the table
+    /// is full.
     pub fn weight(
         &mut self,
         name: &str,
@@ -39,16 +43,21 @@ impl PackBuilder {
         if wanted != bytes.len() as u64 {
             return Err(invalid(format!("{} bytes, its form takes {wanted}", bytes.len())));
         }
+        let key = (place, blake3::hash(bytes), Writer::encode(&form));
+        if let Some(id) = self.known.get(&key) {
+            return Ok(*id);
+        }
         let id = u32::try_from(self.weights.len()).map_err(|_| invalid("the weight table is full".into()))?;
         let section = match place {
             Place::Constants => &mut self.constants,
             Place::Blobs => &mut self.blobs,
             Place::Embeddings => &mut self.embeddings,
         };
-        pad(section);
+        pad(section, place.align());
         let offset = section.len() as u64;
         section.extend_from_slice(bytes);
         self.weights.push(Weight { name: name.to_owned(), place, offset, form });
+        self.known.insert(key, WeightId(id));
         Ok(WeightId(id))
     }
 
@@ -56,6 +65,21 @@ impl PackBuilder {
     #[must_use]
     pub fn weights(&self) -> &[Weight] {
         &self.weights
+    }
+
+    /// The bytes of a weight collected so far. Errors: no such weight.
+    pub fn weight_bytes(&self, id: WeightId) -> Result<&[u8], PackError> {
+        let none =
+            || PackError::new(ErrorKind::Invalid, format!("weight {} of {}", id.0, self.weights.len()));
+        let weight = usize::try_from(id.0).ok().and_then(|i| self.weights.get(i)).ok_or_else(none)?;
+        let section = match weight.place {
+            Place::Constants => &self.constants,
+            Place::Blobs => &self.blobs,
+            Place::Embeddings => &self.embeddings,
+        };
+        let range = weight.range()?;
+        let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+        start.ok().zip(end.ok()).and_then(|(s, e)| section.get(s..e)).ok_or_else(none)
     }
 
     /// Appends an encoded plan.
@@ -77,7 +101,7 @@ impl PackBuilder {
     pub fn finish(self, mut manifest: Manifest) -> Result<Vec<u8>, PackError> {
         let mut assets = Vec::new();
         for (name, bytes) in self.assets {
-            pad(&mut assets);
+            pad(&mut assets, ALIGN_BYTES);
             let range = AssetRange { offset: assets.len() as u64, len: bytes.len() as u64 };
             assets.extend_from_slice(&bytes);
             manifest.assets.insert(name, range);
@@ -102,7 +126,7 @@ impl PackBuilder {
 fn lay_out(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>, PackError> {
     let (header, mut file) = Header::encode(sections)?;
     for (_, body) in sections {
-        pad(&mut file);
+        pad(&mut file, ALIGN_BYTES);
         file.extend_from_slice(body);
     }
     // Pair assertion: the header says what was written.
@@ -113,9 +137,9 @@ fn lay_out(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>, PackError> {
     Ok(file)
 }
 
-const ALIGN_BYTES: usize = 256;
+const ALIGN_BYTES: usize = 512;
 const _: () = assert!(ALIGN_BYTES as u64 == ALIGN);
 
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(ALIGN_BYTES), 0);
+fn pad(bytes: &mut Vec<u8>, align: usize) {
+    bytes.resize(bytes.len().next_multiple_of(align), 0);
 }

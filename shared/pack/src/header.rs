@@ -11,7 +11,7 @@ pub const FORMAT_VERSION: u16 = 0;
 /// Sections are cut into chunks of this many bytes; the last of a section may be shorter.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Sections and blobs start at multiples of this: what the widest kernels read aligned.
-pub const ALIGN: u64 = 256;
+pub const ALIGN: u64 = 512;
 /// What a reader asks for first. `front_len` tells whether it was enough.
 pub const FIRST_READ_BYTES: usize = 256 * 1024;
 

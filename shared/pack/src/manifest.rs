@@ -21,6 +21,10 @@ pub struct Manifest {
     pub inputs: Vec<InputSpec>,
     /// The graph's outputs, in the order of `Plan::run`'s results.
     pub outputs: Vec<OutputSpec>,
+    /// Shapes of all inputs, in order, for each that there is a plan for; the first is that of `inputs`. Empty
+    /// where there is only that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<Vec<Vec<usize>>>,
     /// Files that travel with the model (labels, a tokenizer), by name.
     #[serde(default)]
     pub assets: BTreeMap<String, AssetRange>,
@@ -64,6 +68,10 @@ pub struct InputSpec {
     /// How a raw request becomes this tensor; empty where only tensors are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pipeline: Vec<Step>,
+    /// What open axes may be filled up with to reach an extent that there is a plan for, the batch aside. To be
+    /// given where it changes no answer, because a mask says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<i64>,
 }
 
 /// One output of the graph.
@@ -149,10 +157,26 @@ impl Manifest {
         }
         validate_side("input", self.inputs.iter().map(|i| (&i.name, i.dtype, i.shape())))?;
         validate_side("output", self.outputs.iter().map(|o| (&o.name, o.dtype, o.shape())))?;
+        self.validate_buckets()?;
         match self.asset_names().find(|name| !self.assets.contains_key(*name)) {
             Some(name) => Err(PackError::corrupt(format!("manifest: {name:?} is not among the assets"))),
             None => Ok(()),
         }
+    }
+
+    /// Each bucket is a shape for every input that differs from the input's own along open axes only.
+    fn validate_buckets(&self) -> Result<(), PackError> {
+        let fits = |(input, shape): (&InputSpec, &Vec<usize>)| {
+            input.axes.len() == shape.len()
+                && input.axes.iter().zip(shape).all(|(a, n)| a.size == *n || (a.symbolic && *n > 0))
+        };
+        for (i, bucket) in self.buckets.iter().enumerate() {
+            if bucket.len() != self.inputs.len() || !self.inputs.iter().zip(bucket).all(fits) {
+                let text = format!("manifest: bucket {i} is {bucket:?}, which the inputs cannot be");
+                return Err(PackError::corrupt(text));
+            }
+        }
+        Ok(())
     }
 
     /// The assets that steps and outputs refer to: tokenizers and labels. With repeats.
@@ -193,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_manifest_that_names_a_tensor_twice_is_refused() {
-        let input = InputSpec { name: "x".into(), dtype: Dtype::F32, axes: vec![], pipeline: vec![] };
+        let input =
+            InputSpec { name: "x".into(), dtype: Dtype::F32, axes: vec![], pipeline: vec![], pad: None };
         let model = ModelInfo { name: "m".into(), licence: None };
         let m = Manifest { model, inputs: vec![input.clone(), input], ..Manifest::default() };
         assert!(m.to_json().unwrap_err().to_string().contains("input 1 has the name \"x\""));
@@ -201,8 +226,13 @@ mod tests {
     #[test]
     fn an_asset_that_is_referred_to_must_exist() {
         let tokenize = Step::Tokenize { tokenizer: "t.json".into(), field: TokenField::InputIds };
-        let input =
-            InputSpec { name: "ids".into(), dtype: Dtype::I64, axes: vec![], pipeline: vec![tokenize] };
+        let input = InputSpec {
+            name: "ids".into(),
+            dtype: Dtype::I64,
+            axes: vec![],
+            pipeline: vec![tokenize],
+            pad: None,
+        };
         let model = ModelInfo { name: "m".into(), licence: None };
         let mut m = Manifest { model, inputs: vec![input], ..Manifest::default() };
         assert!(m.to_json().unwrap_err().to_string().contains("\"t.json\" is not among the assets"));

@@ -25,7 +25,7 @@ pub use op::{
 
 use crate::dtype::Dtype;
 use crate::error::PackError;
-use crate::weights::Weight;
+use crate::weights::{Weight, WeightId};
 use crate::wire::{Reader, Wire, Writer};
 use crate::wire_struct;
 
@@ -158,6 +158,13 @@ impl PlanGraph {
     /// Errors: the first node that breaks a rule, by index and name, with what was found and wanted.
     pub fn validate(&self, weights: &[Weight]) -> Result<(), PackError> {
         validate::graph(self, weights)
+    }
+
+    /// The weights that this plan reads, each by the place that names it, in execution order: for whoever moves a
+    /// plan from one weight table to another.
+    pub fn weights_mut(&mut self) -> impl Iterator<Item = &mut WeightId> {
+        let bodies = self.bodies.iter_mut().flat_map(|b| &mut b.nodes);
+        bodies.chain(&mut self.nodes).flat_map(|n| n.op.weights_mut())
     }
 
     /// The fact of an outlet, where there is one.

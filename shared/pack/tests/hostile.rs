@@ -13,7 +13,7 @@ fn manifest() -> Manifest {
     let axes = vec![axis("batch", 1), axis("feature", 4)];
     Manifest {
         model: ModelInfo { name: "m".into(), licence: Some("MIT".into()) },
-        inputs: vec![InputSpec { name: "x".into(), dtype: Dtype::F32, axes, pipeline: vec![] }],
+        inputs: vec![InputSpec { name: "x".into(), dtype: Dtype::F32, axes, pipeline: vec![], pad: None }],
         ..Manifest::default()
     }
 }

@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod import;
 mod manifest;
+mod merge;
 mod pack;
 mod pin;
 mod target;
@@ -19,4 +20,4 @@ mod verify;
 
 pub use error::{ErrorKind, PackerError};
 pub use pack::{PackOptions, Packed, Report, Stage, pack};
-pub use pin::InputPin;
+pub use pin::{InputPin, InputPins};

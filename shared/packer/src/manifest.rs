@@ -26,6 +26,7 @@ struct Input {
     axes: Option<Vec<String>>,
     #[serde(default)]
     pipeline: Vec<Step>,
+    pad: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,7 +77,7 @@ pub(crate) fn manifest(
             )));
         }
         name_axes("input", &spec.name, &mut spec.axes, input.axes)?;
-        spec.pipeline = input.pipeline;
+        (spec.pipeline, spec.pad) = (input.pipeline, input.pad);
     }
     for output in file.outputs {
         let names: Vec<_> = manifest.outputs.iter().map(|o| o.name.clone()).collect();
@@ -102,8 +103,13 @@ fn parse(text: &str) -> Result<File, PackerError> {
 }
 
 fn bare(model: ModelInfo, inputs: &[Port], outputs: &[Port]) -> Manifest {
-    let input =
-        |p: &Port| InputSpec { name: p.name.clone(), dtype: p.dtype, axes: p.axes.clone(), pipeline: vec![] };
+    let input = |p: &Port| InputSpec {
+        name: p.name.clone(),
+        dtype: p.dtype,
+        axes: p.axes.clone(),
+        pipeline: vec![],
+        pad: None,
+    };
     let output = |p: &Port| OutputSpec {
         name: p.name.clone(),
         dtype: p.dtype,
@@ -115,6 +121,7 @@ fn bare(model: ModelInfo, inputs: &[Port], outputs: &[Port]) -> Manifest {
         model,
         inputs: inputs.iter().map(input).collect(),
         outputs: outputs.iter().map(output).collect(),
+        buckets: vec![],
         assets: BTreeMap::new(),
         provenance: Provenance::default(),
     }

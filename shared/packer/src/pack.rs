@@ -4,7 +4,8 @@ use crate::encode::encode;
 use crate::error::{ErrorKind, PackerError};
 use crate::import::{Imported, Port, import, output_axes};
 use crate::manifest::{Parsed, manifest};
-use crate::pin::InputPin;
+use crate::merge::{self, Known};
+use crate::pin::{InputPin, InputPins, buckets};
 use crate::target::narrow;
 use crate::verify::verify;
 use glowplug_engine::target::TRACT_VERSION;
@@ -44,8 +45,8 @@ impl Stage {
 pub struct PackOptions<'a> {
     /// The model's name, where the manifest file does not give another.
     pub name: String,
-    /// Pinned inputs.
-    pub inputs: Vec<InputPin>,
+    /// Pinned inputs. Alternatives make several plans over one set of weights, the first being the default.
+    pub inputs: Vec<InputPins>,
     /// The text of an M.toml.
     pub manifest: Option<&'a str>,
     /// Brings the files that the manifest names.
@@ -70,11 +71,13 @@ pub struct Packed {
 pub struct Report {
     /// The pack's identity.
     pub digest: String,
-    /// The CPUs its plan is for.
+    /// The CPUs its default plan is for.
     pub target: String,
-    /// How many nodes the plan has.
+    /// How many plans it holds, one for each shape and target.
+    pub plans: usize,
+    /// How many nodes the default plan has, the bodies of loops included.
     pub nodes: usize,
-    /// How many of each operator.
+    /// How many of each operator the default plan has.
     pub operators: BTreeMap<String, usize>,
     /// Bytes of the ONNX file.
     pub onnx_bytes: usize,
@@ -91,26 +94,71 @@ pub struct Report {
 /// Cost: several times the model in memory; a second or so per 100 MB.
 pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {
     narrow()?;
+    let pins = buckets(&options.inputs)?;
     (options.progress)(Stage::Import);
-    let imported = guard("import", || import(onnx_bytes, &options.inputs))?;
-    let outputs = output_ports(&imported)?;
-    let parsed = manifest(options.manifest, &options.name, &imported.inputs, &outputs, options.read_asset)?;
+    let imported = |pins: &Vec<InputPin>| guard("import", || import(onnx_bytes, pins));
+    let mut imported = pins.iter().map(imported).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = imported.iter().map(output_ports).collect::<Result<Vec<_>, _>>()?;
+    open_where_they_differ(&mut imported.iter_mut().map(|i| &mut i.inputs).collect::<Vec<_>>());
+    open_where_they_differ(&mut outputs.iter_mut().collect::<Vec<_>>());
+    let (Some(first), Some(outputs)) = (imported.first(), outputs.first()) else {
+        return Err(PackerError::new(ErrorKind::Internal, "no shapes to plan for"));
+    };
+    let mut parsed = manifest(options.manifest, &options.name, &first.inputs, outputs, options.read_asset)?;
+    if imported.len() > 1 {
+        parsed.manifest.buckets =
+            imported.iter().map(|i| i.inputs.iter().map(Port::shape).collect()).collect();
+    }
     (options.progress)(Stage::Simplify);
-    let decluttered = guard("simplify", || {
-        imported.typed.clone().into_decluttered().map_err(|e| PackerError::model("simplify", &e))
-    })?;
+    let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Plan);
-    let optimized =
-        guard("plan", || decluttered.clone().into_optimized().map_err(|e| PackerError::model("plan", &e)))?;
+    let graphs = decluttered.into_iter().map(Graphs::of).collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Write);
-    let file = Writer { decluttered, optimized, parsed, onnx_bytes, options };
-    let (bytes, plan) = file.write(BTreeMap::new())?;
+    let file = Writer { graphs, parsed, onnx_bytes, options };
+    let (bytes, plans) = file.write(BTreeMap::new())?;
     (file.options.progress)(Stage::Verify);
     let seed = file.options.seed;
-    let errors = guard("verify", || verify(&bytes, imported.typed.clone(), &imported.inputs, seed))?;
+    let mut errors = BTreeMap::new();
+    for Imported { typed, inputs, .. } in imported {
+        for (name, error) in guard("verify", || verify(&bytes, typed, &inputs, seed))? {
+            let worst = errors.entry(name).or_insert(0.0);
+            *worst = error.max(*worst);
+        }
+    }
     let (bytes, _) = file.write(errors.clone())?;
-    let report = report(&bytes, onnx_bytes.len(), &plan, errors)?;
+    let report = report(&bytes, onnx_bytes.len(), &plans, errors)?;
     Ok(Packed { bytes, report })
+}
+
+/// Axes that have several extents are open, whatever the file says of them. `sides` are the ends of one side, for
+/// each shape of the model.
+fn open_where_they_differ(sides: &mut [&mut Vec<Port>]) {
+    let shapes: Vec<Vec<Vec<usize>>> = sides.iter().map(|s| s.iter().map(Port::shape).collect()).collect();
+    for side in sides {
+        for (i, port) in side.iter_mut().enumerate() {
+            for (a, axis) in port.axes.iter_mut().enumerate() {
+                axis.symbolic |= shapes.iter().any(|s| s[i].get(a) != Some(&axis.size));
+            }
+        }
+    }
+}
+
+/// What tract's passes make of the imported graph.
+struct Graphs {
+    decluttered: TypedModel,
+    optimized: TypedModel,
+}
+
+impl Graphs {
+    fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
+        let plan = || decluttered.clone().into_optimized().map_err(|e| PackerError::model("plan", &e));
+        let optimized = guard("plan", plan)?;
+        Ok(Graphs { decluttered, optimized })
+    }
+}
+
+fn simplify(typed: &TypedModel) -> Result<TypedModel, PackerError> {
+    guard("simplify", || typed.clone().into_decluttered().map_err(|e| PackerError::model("simplify", &e)))
 }
 
 /// tract panics on some models that contradict themselves. Such a model is an error, not the end of a tool.
@@ -150,23 +198,36 @@ fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
 /// Everything a pack is written from. It is written twice: what the verification measured goes into the
 /// manifest, which comes first in the file.
 struct Writer<'a, 'o> {
-    decluttered: TypedModel,
-    optimized: TypedModel,
+    /// One for each shape, the default first.
+    graphs: Vec<Graphs>,
     parsed: Parsed,
     onnx_bytes: &'a [u8],
     options: &'a mut PackOptions<'o>,
 }
 
 impl Writer<'_, '_> {
-    fn write(&self, errors: BTreeMap<String, f64>) -> Result<(Vec<u8>, PlanGraph), PackerError> {
+    fn write(&self, errors: BTreeMap<String, f64>) -> Result<(Vec<u8>, Vec<PlanGraph>), PackerError> {
         let mut builder = PackBuilder::new();
-        let plan = encode(&self.decluttered, &self.optimized, &mut builder)?;
-        plan.validate(builder.weights())?;
-        builder.plan(plan.encode());
+        let mut plans: Vec<PlanGraph> = Vec::new();
+        let mut known = Known::default();
+        for Graphs { decluttered, optimized } in &self.graphs {
+            let plan = if plans.is_empty() {
+                let plan = encode(decluttered, optimized, &mut builder)?;
+                known = Known::of(&plan, &builder)?;
+                plan
+            } else {
+                let mut own = PackBuilder::new();
+                let plan = encode(decluttered, optimized, &mut own)?;
+                merge::add(plan, &own, &known, &mut builder)?
+            };
+            plan.validate(builder.weights())?;
+            builder.plan(plan.encode());
+            plans.push(plan);
+        }
         for (name, bytes) in &self.parsed.assets {
             builder.asset(name, bytes.clone())?;
         }
-        Ok((builder.finish(self.manifest(errors))?, plan))
+        Ok((builder.finish(self.manifest(errors))?, plans))
     }
 
     fn manifest(&self, max_relative_error: BTreeMap<String, f64>) -> Manifest {
@@ -176,8 +237,11 @@ impl Writer<'_, '_> {
         provenance.tract = TRACT_VERSION.to_owned();
         provenance.packer = env!("CARGO_PKG_VERSION").to_owned();
         provenance.max_relative_error = max_relative_error;
-        for pin in &self.options.inputs {
-            provenance.options.insert(format!("input {}", pin.name), pin.to_string());
+        for input in &self.options.inputs {
+            let texts: Vec<_> = input.pins.iter().map(ToString::to_string).collect();
+            if let [pin, ..] = input.pins.as_slice() {
+                provenance.options.insert(format!("input {}", pin.name), texts.join(" | "));
+            }
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         manifest
@@ -187,17 +251,22 @@ impl Writer<'_, '_> {
 fn report(
     bytes: &[u8],
     onnx_bytes: usize,
-    plan: &PlanGraph,
+    plans: &[PlanGraph],
     max_relative_error: BTreeMap<String, f64>,
 ) -> Result<Report, PackerError> {
     let mut operators = BTreeMap::new();
-    for node in &plan.nodes {
+    let nodes =
+        |plan: &PlanGraph| plan.nodes.len() + plan.bodies.iter().map(|b| b.nodes.len()).sum::<usize>();
+    let default = plans.first();
+    let bodies = default.into_iter().flat_map(|p| &p.bodies).flat_map(|b| &b.nodes);
+    for node in default.into_iter().flat_map(|p| &p.nodes).chain(bodies) {
         *operators.entry(node.op.name().to_owned()).or_insert(0) += 1;
     }
     Ok(Report {
         digest: Pack::parse(bytes)?.digest(),
-        target: plan.head.target.clone(),
-        nodes: plan.nodes.len(),
+        target: default.map(|p| p.head.target.clone()).unwrap_or_default(),
+        plans: plans.len(),
+        nodes: default.map(nodes).unwrap_or_default(),
         operators,
         onnx_bytes,
         pack_bytes: bytes.len(),

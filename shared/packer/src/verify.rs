@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, PackerError};
 use crate::import::Port;
-use glowplug_engine::{BuildOptions, Plan};
+use glowplug_engine::{BuildOptions, EngineError, Plans};
 use glowplug_pack::{Buffer, Dtype, Pack, Region, Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,9 @@ pub(crate) fn verify(
     inputs: &[Port],
     seed: u64,
 ) -> Result<BTreeMap<String, f64>, PackerError> {
-    let plan = load(pack_bytes)?;
+    let plans = load(pack_bytes)?;
+    let shapes: Vec<_> = inputs.iter().map(Port::shape).collect();
+    let plan = plans.at(&shapes).map_err(|e| does_not_load(&e))?;
     let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
     let scales: Vec<_> = reference.outputs.iter().map(|o| least_scale(&reference, *o)).collect();
     let model_error = |e: TractError| PackerError::model("reference run", &e);
@@ -60,12 +62,14 @@ pub(crate) fn verify(
     Ok(worst)
 }
 
-fn load(pack_bytes: &[u8]) -> Result<Plan, PackerError> {
+fn load(pack_bytes: &[u8]) -> Result<Plans, PackerError> {
     let region = Arc::new(Region::complete(Buffer::copy_of(pack_bytes)?));
-    let pack = Pack::from_complete(&region)?;
-    Plan::build(&pack, region, &BuildOptions::default()).map_err(|e| {
-        PackerError::new(ErrorKind::Internal, format!("the pack just written does not load: {e}"))
-    })
+    let pack = Arc::new(Pack::from_complete(&region)?);
+    Plans::open(pack, region, &BuildOptions::default()).map_err(|e| does_not_load(&e))
+}
+
+fn does_not_load(e: &EngineError) -> PackerError {
+    PackerError::new(ErrorKind::Internal, format!("the pack just written does not load: {e}"))
 }
 
 /// What an output's error is relative to at least: 1 for probabilities, whose rounding is that of values around

@@ -46,10 +46,11 @@ fn try_pack(onnx: &[u8], pins: &[&str], manifest: Option<&str>) -> Result<Packed
     Ok(packed)
 }
 
-fn load(bytes: &[u8]) -> (Pack, Plan) {
+fn load(bytes: &[u8]) -> (Arc<Pack>, Arc<Plan>) {
     let region = Arc::new(Region::complete(Buffer::copy_of(bytes).unwrap()));
     let pack = Pack::from_complete(&region).unwrap();
-    let plan = Plan::build(&pack, region, &BuildOptions::default()).unwrap();
+    let pack = Arc::new(pack);
+    let plan = Plan::build(pack.clone(), region, &BuildOptions::default()).unwrap();
     (pack, plan)
 }
 

@@ -9,7 +9,7 @@ use glowplug_pack::{Manifest, Tensor, TensorData};
 
 type Result<T> = std::result::Result<T, PredictError>;
 
-/// Runs `inputs`, in the manifest's order, through `run`, which takes exactly the manifest's shapes.
+/// Runs `inputs`, in the manifest's order, through `run`, which takes exactly `shapes`.
 ///
 /// Inputs `[B, ..]` whose leading axis the packer pinned (it was symbolic in ONNX) may have any B >= 1, the
 /// same for all; outputs are then `[B, ..]`. Everything else goes to `run` as it is, which checks it.
@@ -17,10 +17,11 @@ type Result<T> = std::result::Result<T, PredictError>;
 /// Cost: one copy of each row and output where B differs from b, none otherwise.
 pub fn run_batched(
     manifest: &Manifest,
+    shapes: &[Vec<usize>],
     inputs: &[Tensor],
     run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
 ) -> Result<Vec<Tensor>> {
-    let Some((rows, pinned)) = batch(manifest, inputs)? else { return run(inputs) };
+    let Some((rows, pinned)) = batch(manifest, shapes, inputs)? else { return run(inputs) };
     let mut parts: Vec<Vec<Tensor>> = manifest.outputs.iter().map(|_| Vec::new()).collect();
     for start in (0..rows).step_by(pinned) {
         let count = pinned.min(rows - start);
@@ -33,20 +34,20 @@ pub fn run_batched(
     parts.into_iter().map(concat_rows).collect()
 }
 
-/// The batch axis of a tensor, if its leading axis is one.
-fn batch_axis(axes: &[Axis]) -> Option<&Axis> {
-    axes.first().filter(|axis| axis.symbolic)
+/// Whether a tensor's leading axis is a batch.
+fn batch_axis(axes: &[Axis]) -> bool {
+    axes.first().is_some_and(|axis| axis.symbolic)
 }
 
 /// `(B, b)` where the inputs are a batch other than the plan's own.
-fn batch(manifest: &Manifest, inputs: &[Tensor]) -> Result<Option<(usize, usize)>> {
+fn batch(manifest: &Manifest, shapes: &[Vec<usize>], inputs: &[Tensor]) -> Result<Option<(usize, usize)>> {
     let bad = |text: String| Err(PredictError::new(ErrorKind::InvalidInput, text));
     let mut found: Option<(usize, usize, &str)> = None;
-    for (spec, tensor) in manifest.inputs.iter().zip(inputs) {
+    for ((spec, shape), tensor) in manifest.inputs.iter().zip(shapes).zip(inputs) {
         let Some((&rows, rest)) = tensor.shape().split_first() else { return Ok(None) };
-        let shape = spec.shape();
         let same = shape.first() == Some(&rows);
-        let Some(axis) = batch_axis(&spec.axes).filter(|_| shape.get(1..) == Some(rest)) else {
+        let pinned = shape.first().filter(|_| batch_axis(&spec.axes) && shape.get(1..) == Some(rest));
+        let Some(pinned) = pinned else {
             // Not a batch of this input: right as it is, or wrong in a way that the plan tells best.
             return if same || found.is_none() { Ok(None) } else { bad(no_batch_axis("input", &spec.name)) };
         };
@@ -57,7 +58,7 @@ fn batch(manifest: &Manifest, inputs: &[Tensor]) -> Result<Option<(usize, usize)
                     spec.name
                 ));
             }
-            _ => found = Some((rows, axis.size, &spec.name)),
+            _ => found = Some((rows, *pinned, &spec.name)),
         }
     }
     let Some((rows, pinned, name)) = found.filter(|(rows, pinned, _)| rows != pinned) else {
@@ -66,7 +67,10 @@ fn batch(manifest: &Manifest, inputs: &[Tensor]) -> Result<Option<(usize, usize)
     if rows == 0 || pinned == 0 {
         return bad(format!("input {name:?} has a batch of {rows}, expected at least 1"));
     }
-    match manifest.outputs.iter().find(|o| batch_axis(&o.axes).is_none_or(|axis| axis.size != pinned)) {
+    // The manifest's own shapes tell which outputs grow with the batch.
+    let own = manifest.inputs.iter().find(|i| i.name == name).and_then(|i| i.axes.first()).map(|a| a.size);
+    let grows = |axes: &[Axis]| batch_axis(axes) && axes.first().map(|a| a.size) == own;
+    match manifest.outputs.iter().find(|o| !grows(&o.axes)) {
         Some(output) => bad(no_batch_axis("output", &output.name)),
         None => Ok(Some((rows, pinned))),
     }
@@ -162,6 +166,7 @@ mod tests {
             dtype: Dtype::F32,
             axes: axes(true),
             pipeline: vec![],
+            pad: None,
         };
         let output = OutputSpec {
             name: "sum".into(),
@@ -171,6 +176,10 @@ mod tests {
             labels: None,
         };
         Manifest { inputs: vec![input("x"), input("y")], outputs: vec![output], ..Manifest::default() }
+    }
+
+    fn shapes(b: usize) -> Vec<Vec<usize>> {
+        vec![vec![b, 2], vec![b, 2]]
     }
 
     fn rows(n: usize) -> Tensor {
@@ -192,7 +201,8 @@ mod tests {
         for (b, rows_in, wanted_runs) in [(1, 5, 5), (4, 4, 1), (4, 5, 2), (4, 3, 1), (4, 8, 2)] {
             let runs = Cell::new(0);
             let out =
-                run_batched(&manifest(b, true), &[rows(rows_in), rows(rows_in)], add(b, &runs)).unwrap();
+                run_batched(&manifest(b, true), &shapes(b), &[rows(rows_in), rows(rows_in)], add(b, &runs))
+                    .unwrap();
             assert_eq!(runs.get(), wanted_runs, "{rows_in} rows, pinned {b}");
             assert_eq!(out[0].shape(), [rows_in, 2]);
             let wanted: Vec<f32> = (0..rows_in * 2).map(|i| 2.0 * i as f32).collect();
@@ -204,7 +214,7 @@ mod tests {
     fn what_is_no_batch_is_told() {
         let runs = Cell::new(0);
         let go = |out_symbolic, x, y| {
-            run_batched(&manifest(1, out_symbolic), &[rows(x), rows(y)], add(1, &runs))
+            run_batched(&manifest(1, out_symbolic), &shapes(1), &[rows(x), rows(y)], add(1, &runs))
                 .unwrap_err()
                 .to_string()
         };

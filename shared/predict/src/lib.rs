@@ -11,6 +11,7 @@ mod batch;
 mod error;
 mod model;
 mod predictor;
+mod shapes;
 mod slots;
 mod timings;
 

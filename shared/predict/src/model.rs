@@ -2,8 +2,9 @@
 
 use crate::batch::run_batched;
 use crate::error::{ErrorKind, PredictError};
+use crate::shapes::Fit;
 use crate::timings::{Timings, ms_since, timed};
-use glowplug_engine::{BuildOptions, Plan};
+use glowplug_engine::{BuildOptions, Plans};
 use glowplug_pack::{Manifest, Pack, Region, Tensor};
 use glowplug_processing::pipeline::{Limits, Pipeline};
 use glowplug_processing::post::{Answer, Post};
@@ -44,7 +45,7 @@ impl Default for ModelOptions {
 /// A pack with its plan built and its pipelines compiled.
 pub struct Model {
     pack: Arc<Pack>,
-    plan: Plan,
+    plans: Plans,
     pipeline: Pipeline,
     post: Post,
     limits: Limits,
@@ -65,13 +66,13 @@ impl Model {
         }
         let start = options.started.unwrap_or_else(Instant::now);
         let build = BuildOptions { threads: options.threads, ..BuildOptions::default() };
-        let plan = Plan::build(&pack, region.clone(), &build)?;
+        let plans = Plans::open(pack.clone(), region.clone(), &build)?;
         let (pipeline, post) = compile(&pack, &region)?;
         load.plan_ms = Some(ms_since(start));
         let limits = options.limits;
         Ok(Model {
             pack,
-            plan,
+            plans,
             pipeline,
             post,
             limits,
@@ -161,12 +162,32 @@ impl Model {
         timings: &mut Timings,
     ) -> Result<Vec<Tensor>, PredictError> {
         timed(&mut timings.run_ms, || {
-            run_batched(self.manifest(), inputs, |t| {
-                if deadline.is_some_and(|d| d <= Instant::now()) {
-                    return Err(PredictError::new(ErrorKind::Timeout, "the deadline passed before the run"));
-                }
-                Ok(self.plan.run_until(t, deadline)?)
-            })
+            let manifest = self.manifest();
+            let Some(fit) = Fit::find(manifest, self.plans.shapes(), inputs) else {
+                let shapes: Vec<_> = inputs.iter().map(|t| t.shape().to_vec()).collect();
+                return self.run_plan(&shapes, inputs, deadline);
+            };
+            if fit.is_exact() {
+                return self.run_plan(&fit.shapes, inputs, deadline);
+            }
+            let outputs = self.run_plan(&fit.shapes, &fit.fill(manifest, inputs)?, deadline)?;
+            fit.cut(manifest, outputs)
+        })
+    }
+
+    /// Runs the plan for `shapes`, as often as the batch asks for.
+    fn run_plan(
+        &self,
+        shapes: &[Vec<usize>],
+        inputs: &[Tensor],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, PredictError> {
+        let plan = self.plans.at(shapes)?;
+        run_batched(self.manifest(), shapes, inputs, |t| {
+            if deadline.is_some_and(|d| d <= Instant::now()) {
+                return Err(PredictError::new(ErrorKind::Timeout, "the deadline passed before the run"));
+            }
+            Ok(plan.run_until(t, deadline)?)
         })
     }
 }

@@ -68,7 +68,9 @@ impl Pipeline {
         }
         let first = inputs.first().and_then(|i| i.pipeline.first());
         let kind = match (first, inputs.as_slice()) {
-            (Some(Step::Tokenize { .. }), _) => Kind::Text(Box::new(TextPipeline::compile(inputs, assets)?)),
+            (Some(Step::Tokenize { .. }), _) => {
+                Kind::Text(Box::new(TextPipeline::compile(inputs, &manifest.buckets, assets)?))
+            }
             (Some(Step::Decode { .. }), [input]) => {
                 Kind::Image(ImagePipeline::compile(input).map_err(|e| e.within(place(input)))?)
             }

@@ -18,7 +18,13 @@ fn repository() -> PathBuf {
 /// An input of positional axes.
 fn input(name: &str, dtype: Dtype, shape: &[usize], pipeline: Vec<Step>) -> InputSpec {
     let axis = |(i, size): (usize, &usize)| Axis { name: format!("d{i}"), size: *size, symbolic: false };
-    InputSpec { name: name.into(), dtype, axes: shape.iter().enumerate().map(axis).collect(), pipeline }
+    InputSpec {
+        name: name.into(),
+        dtype,
+        axes: shape.iter().enumerate().map(axis).collect(),
+        pipeline,
+        pad: None,
+    }
 }
 
 /// A manifest of `inputs` alone.

@@ -43,14 +43,14 @@ impl PanelFormat {
     pub(super) fn check(&self) -> Result<(), String> {
         let sane = (1..=1024).contains(&self.r)
             && self.align.is_power_of_two()
-            && self.align <= 256
+            && self.align <= 512
             && self.end_padding <= 16
             && self.dtype == Dtype::F32;
         if sane {
             return Ok(());
         }
         Err(format!(
-            "panel format {self:?}, expected f32, r 1 to 1024, a power of two up to 256 as align, end_padding up to 16"
+            "panel format {self:?}, expected f32, r 1 to 1024, a power of two up to 512 as align, end_padding up to 16"
         ))
     }
 }

@@ -229,6 +229,19 @@ wire_enum!(Op {
 });
 
 impl Op {
+    /// The weights that it reads.
+    pub fn weights_mut(&mut self) -> Vec<&mut WeightId> {
+        match self {
+            Op::Constant { weight: id }
+            | Op::DepthwiseConv { kernel: id, .. }
+            | Op::DirectConv { kernel: id, .. }
+            | Op::GatherRows { table: id } => vec![id],
+            Op::Panels { weights } => weights.iter_mut().collect(),
+            Op::MatMul { a, b, .. } => [a, b].into_iter().filter_map(Operand::weight_mut).collect(),
+            _ => vec![],
+        }
+    }
+
     /// Its name, as `inspect` prints it.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -299,6 +312,14 @@ pub enum Operand {
         /// The weight.
         weight: WeightId,
     },
+}
+impl Operand {
+    fn weight_mut(&mut self) -> Option<&mut WeightId> {
+        match self {
+            Operand::Weight { weight } => Some(weight),
+            Operand::Input { .. } => None,
+        }
+    }
 }
 wire_enum!(Operand { 0 => Input { index, axes }, 1 => Weight { weight } });
 

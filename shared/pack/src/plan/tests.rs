@@ -239,7 +239,7 @@ fn extents_ranks_and_totals() {
         PanelFormat { r: 0, ..A },
         PanelFormat { r: 4096, ..A },
         PanelFormat { align: 0, ..A },
-        PanelFormat { align: 512, ..A },
+        PanelFormat { align: 1024, ..A },
         PanelFormat { end_padding: usize::MAX, ..A },
         PanelFormat { dtype: Dtype::I64, ..A },
     ] {

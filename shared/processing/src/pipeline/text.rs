@@ -30,15 +30,21 @@ impl std::fmt::Debug for TextPipeline {
 }
 
 impl TextPipeline {
-    /// All `inputs` take the same text, through the same tokenizer, to the same length.
+    /// All `inputs` take the same text, through the same tokenizer, to the same length: the input's own, or, where
+    /// there are `buckets` (shapes of all inputs) and every input says what it may be filled up with, the text's own
+    /// up to the longest bucket.
     pub(super) fn compile<'a>(
         inputs: &[InputSpec],
+        buckets: &[Vec<Vec<usize>>],
         assets: impl Fn(&str) -> Option<&'a [u8]>,
     ) -> Result<TextPipeline> {
         let mut fields = Vec::with_capacity(inputs.len());
         let mut shared: Option<(&str, usize)> = None;
-        for input in inputs {
-            let (name, length, field) = compile_field(input).map_err(|e| e.within(place(input)))?;
+        let open = !buckets.is_empty() && inputs.iter().all(|i| i.pad.is_some());
+        for (i, input) in inputs.iter().enumerate() {
+            let lengths = buckets.iter().filter_map(|b| b.get(i)?.last().copied());
+            let longest = lengths.max().filter(|_| open);
+            let (name, length, field) = compile_field(input, longest).map_err(|e| e.within(place(input)))?;
             let (other, other_length) = *shared.get_or_insert((name, length));
             if (name, length) != (other, other_length) {
                 return Err(ProcessingError::manifest(format!(
@@ -56,7 +62,7 @@ impl TextPipeline {
             ProcessingError::manifest(format!("tokenizer {} is not in the pack", quote(name)))
         })?;
         let tokenizer =
-            load(bytes, length).map_err(|e| e.within(format_args!("tokenizer {}", quote(name))))?;
+            load(bytes, length, open).map_err(|e| e.within(format_args!("tokenizer {}", quote(name))))?;
         Ok(TextPipeline { tokenizer, fields })
     }
 
@@ -78,8 +84,8 @@ impl TextPipeline {
     }
 }
 
-/// The asset's name, the padded length and what to fill.
-fn compile_field(input: &InputSpec) -> Result<(&str, usize, Field)> {
+/// The asset's name, the length and what to fill.
+fn compile_field(input: &InputSpec, longest: Option<usize>) -> Result<(&str, usize, Field)> {
     let (tokenizer, field) = match input.pipeline.as_slice() {
         [Step::Tokenize { tokenizer, field }] => (tokenizer, *field),
         [Step::Tokenize { .. }, step, ..] => return Err(misplaced(1, step, "nothing comes after tokenize")),
@@ -93,6 +99,7 @@ fn compile_field(input: &InputSpec) -> Result<(&str, usize, Field)> {
     let shape = input.shape();
     let length = shape.last().copied().unwrap_or(0);
     check_shape(input, &[length])?;
+    let length = longest.unwrap_or(length);
     if !(1..=MAX_LENGTH).contains(&length) {
         return Err(ProcessingError::manifest(format!("{length} tokens, expected 1 to {MAX_LENGTH}")));
     }
@@ -105,8 +112,9 @@ fn compile_field(input: &InputSpec) -> Result<(&str, usize, Field)> {
 /// A bound on what a manifest can make us pad to.
 const MAX_LENGTH: usize = 1 << 20;
 
-/// The tokenizer, made to truncate and pad to `length`; the side, strategy and token are its own.
-fn load(bytes: &[u8], length: usize) -> Result<Tokenizer> {
+/// The tokenizer, made to truncate to `length` and, unless it is `open`, pad to it; the side, strategy and token
+/// are its own.
+fn load(bytes: &[u8], length: usize, open: bool) -> Result<Tokenizer> {
     let bad = |e: tokenizers::Error| ProcessingError::manifest(format!("does not load: {e}"));
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(bad)?;
     let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
@@ -116,13 +124,17 @@ fn load(bytes: &[u8], length: usize) -> Result<Tokenizer> {
     }
     let truncation = tokenizer.get_truncation().cloned().unwrap_or_default();
     let truncation = TruncationParams { max_length: length, stride: 0, ..truncation };
+    tokenizer.with_truncation(Some(truncation)).map_err(bad)?;
+    if open {
+        tokenizer.with_padding(None);
+        return Ok(tokenizer);
+    }
     let padding = match tokenizer.get_padding() {
         Some(own) => own.clone(),
         None => find_padding(&tokenizer)?,
     };
     let padding =
         PaddingParams { strategy: PaddingStrategy::Fixed(length), pad_to_multiple_of: None, ..padding };
-    tokenizer.with_truncation(Some(truncation)).map_err(bad)?;
     tokenizer.with_padding(Some(padding));
     Ok(tokenizer)
 }
@@ -154,7 +166,11 @@ impl Field {
             }
             _ => TensorData::I64(tokens.iter().map(|t| i64::from(*t)).collect()),
         };
-        Tensor::new(self.shape.clone(), data)
+        let mut shape = self.shape.clone();
+        if let Some(length) = shape.last_mut() {
+            *length = tokens.len();
+        }
+        Tensor::new(shape, data)
             .map_err(|e| ProcessingError::manifest(format!("the tokenizer's output does not fit: {e}")))
     }
 }

@@ -16,7 +16,7 @@ pub fn check_inputs(manifest: &Manifest, tensors: Vec<NamedTensor>) -> Result<Ve
         let Some(index) = manifest.inputs.iter().position(|i| i.name == name) else {
             return Err(unknown(manifest, &name));
         };
-        check(&manifest.inputs[index], &tensor)
+        check(&manifest.inputs[index], !manifest.buckets.is_empty(), &tensor)
             .map_err(|e| e.within(format_args!("input {}", quote(&name))))?;
         if slots[index].replace(tensor).is_some() {
             return Err(ProcessingError::invalid(format!(
@@ -45,7 +45,8 @@ pub(super) fn is_batch(index: usize, axis: &Axis) -> bool {
     index == 0 && axis.symbolic
 }
 
-fn check(wanted: &InputSpec, found: &Tensor) -> Result<()> {
+/// `open`: whether there are plans for other extents of open axes than those of `wanted`.
+fn check(wanted: &InputSpec, open: bool, found: &Tensor) -> Result<()> {
     if found.dtype() != wanted.dtype {
         let (found, wanted) = (found.dtype().v2_name(), wanted.dtype.v2_name());
         return Err(ProcessingError::invalid(format!("datatype is {found}, expected {wanted}")));
@@ -59,7 +60,9 @@ fn check(wanted: &InputSpec, found: &Tensor) -> Result<()> {
             DisplayShape(&wanted)
         )));
     }
-    let fits = |i: usize, d: usize, axis: &Axis| d == axis.size || (is_batch(i, axis) && d > 0);
+    let fits = |i: usize, d: usize, axis: &Axis| {
+        d == axis.size || ((is_batch(i, axis) || (open && axis.symbolic)) && d > 0)
+    };
     match found.shape().iter().zip(&wanted.axes).enumerate().find(|(i, (d, axis))| !fits(*i, **d, axis)) {
         None => Ok(()),
         Some((i, (d, axis))) => Err(ProcessingError::invalid(format!(
