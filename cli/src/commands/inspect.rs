@@ -47,6 +47,7 @@ struct Inspection {
 #[derive(Serialize)]
 struct PlanRow {
     target: String,
+    inputs: Vec<Vec<usize>>,
     tract: String,
     bytes: usize,
 }
@@ -79,7 +80,8 @@ fn inspect(args: &InspectArgs, pack: &Pack) -> Result<Inspection> {
     let header = pack.header();
     let plans = pack.plans().map(|plan| {
         let head = PlanHead::read(plan)?;
-        Ok(PlanRow { target: head.target, tract: head.tract, bytes: plan.len() })
+        let inputs = head.inputs.into_iter().map(|(_, shape)| shape).collect();
+        Ok(PlanRow { target: head.target, inputs, tract: head.tract, bytes: plan.len() })
     });
     let weights = pack.weights().iter().map(|w| {
         let (section, bytes) = (w.place.section().name(), w.form.byte_len()?);
@@ -138,7 +140,9 @@ impl fmt::Display for Inspection {
         }
         writeln!(f, "{tensors}")?;
         for plan in &self.plans {
-            writeln!(f, "plan for {} (tract {}), {}", plan.target, plan.tract, bytes(plan.bytes as u64))?;
+            let shapes: Vec<_> = plan.inputs.iter().map(|s| DisplayShape(s).to_string()).collect();
+            let (shapes, size) = (shapes.join(" "), bytes(plan.bytes as u64));
+            writeln!(f, "plan for {} at {shapes} (tract {}), {size}", plan.target, plan.tract)?;
         }
         let mut sections = Table::new(["section", "offset", "bytes"]);
         for s in &self.sections {

@@ -3,7 +3,7 @@
 use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_packer::{InputPins, PackOptions, Packed, Report, Stage};
+use glowplug_packer::{InputPins, PackOptions, Packed, Report, Stage, Target};
 use glowplug_predict::{Model, ModelOptions};
 use serde::Serialize;
 use std::fmt;
@@ -31,6 +31,10 @@ pub(crate) struct PackArgs {
     /// the first is the default.
     #[arg(long = "input", value_name = "NAME=DTYPE[dims]")]
     inputs: Vec<InputPins>,
+    /// The CPUs to plan for: common (AVX2 and FMA on x86-64) or avx512. Several make one pack whose plans share
+    /// weights where their kernels cut them alike; each machine takes the best plan it can run.
+    #[arg(long = "target", value_name = "TARGET", value_delimiter = ',', default_value = "common")]
+    targets: Vec<Target>,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -52,7 +56,7 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
         bar.set_position(stage as u64);
         bar.set_message(stage.name());
     };
-    let packed = pack_file(&args.model, args.manifest.as_deref(), args.inputs.clone(), &progress);
+    let packed = pack_targets(args, &progress);
     bar.finish_and_clear();
     let packed = packed?;
     write(&output, &packed.bytes)?;
@@ -60,11 +64,40 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A pack with plans for all targets. A process plans for one target only, so that every other one is packed by a
+/// process of its own.
+fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
+    let [first, others @ ..] = args.targets.as_slice() else { anyhow::bail!("no --target") };
+    let mut packed = pack_file(&args.model, args.manifest.as_deref(), args.inputs.clone(), *first, progress)?;
+    for target in others {
+        let temp = tempfile::tempdir()?;
+        let file = temp.path().join("other.glow");
+        let mut child = std::process::Command::new(std::env::current_exe()?);
+        child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
+        if let Some(manifest) = &args.manifest {
+            child.arg("--manifest").arg(manifest);
+        }
+        for input in &args.inputs {
+            child.arg("--input").arg(input.to_string());
+        }
+        let output = child.output().context("cannot start a process for another target")?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            anyhow::bail!("--target {target}: {}", stderr.trim().trim_start_matches("glowplug: "));
+        }
+        let other = std::fs::read(&file).map_err(|e| super::cannot_read(&file, &e))?;
+        packed.bytes = glowplug_packer::merge(&packed.bytes, &other)?;
+    }
+    packed.report.refresh(&packed.bytes)?;
+    Ok(packed)
+}
+
 /// A pack of the model in `onnx`.
 pub(crate) fn pack_file(
     onnx: &Path,
     manifest: Option<&Path>,
     inputs: Vec<InputPins>,
+    target: Target,
     progress: &dyn Fn(Stage),
 ) -> Result<Packed> {
     let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
@@ -76,15 +109,19 @@ pub(crate) fn pack_file(
         name,
         inputs,
         manifest: text.as_deref(),
+        target,
         read_asset: &mut |name| std::fs::read(beside.join(name)),
         progress: &mut |stage| progress(stage),
         seed: 0,
     };
     let packed = glowplug_packer::pack(&model, &mut options).with_context(|| onnx.display().to_string())?;
     // The packer knows no pipelines: a manifest whose steps contradict the model is found here, not in a function.
-    let opened = glowplug_store::open_bytes(&packed.bytes)?;
-    Model::open(opened, &ModelOptions::default())
-        .with_context(|| format!("manifest of {}", onnx.display()))?;
+    if target.runs_here() {
+        let opened = glowplug_store::open_bytes(&packed.bytes)?;
+        Model::open(opened, &ModelOptions::default())
+            .and_then(|model| model.check_pipelines())
+            .with_context(|| format!("manifest of {}", onnx.display()))?;
+    }
     Ok(packed)
 }
 

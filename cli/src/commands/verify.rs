@@ -51,7 +51,9 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<ExitCode> {
 fn check(args: &VerifyArgs) -> Result<String> {
     let opened = super::open(&args.pack)?;
     let options = ModelOptions { verify_always: true, ..ModelOptions::default() };
-    Ok(Model::open(opened, &options)?.digest())
+    let model = Model::open(opened, &options)?;
+    model.check_pipelines()?;
+    Ok(model.digest())
 }
 
 impl fmt::Display for Verification {

@@ -55,7 +55,7 @@ impl RegionPanels {
         k: usize,
         mn: usize,
     ) -> TractResult<RegionPanels> {
-        let read_bytes = format.single_panel_len(k) * format.dt.size_of();
+        let read_bytes = (k + format.end_padding_record) * format.r * format.dt.size_of();
         ensure!(read_bytes <= panel_bytes, "panels of {panel_bytes} bytes, {read_bytes} are read");
         let fact = PackedExoticFact { format: Box::new(format.clone()), mn: mn.to_dim(), k };
         let (panel_bytes, read_bytes) = (panel_bytes as u64, read_bytes as u64);

@@ -58,7 +58,7 @@ impl Draft {
 
     /// `[mn, k]` values as panels of `format`.
     fn panels(&mut self, format: &PanelFormat, values: &[f32], k: usize, mn: usize) -> WeightId {
-        let panel_bytes = format.panel_bytes(k).unwrap().next_multiple_of(256);
+        let panel_bytes = format.panel_bytes(k).unwrap().next_multiple_of(512);
         let mut bytes = vec![0u8; mn.div_ceil(format.r) * panel_bytes];
         for (i, v) in values.iter().enumerate() {
             let (row, depth) = (i / k, i % k);
@@ -119,16 +119,16 @@ impl Draft {
         self.builder.finish(manifest).ok()
     }
 
-    fn plan(self) -> Plan {
+    fn plan(self) -> Arc<Plan> {
         build(&self.file()).unwrap()
     }
 }
 
-fn build(file: &[u8]) -> Result<Plan, EngineError> {
+fn build(file: &[u8]) -> Result<Arc<Plan>, EngineError> {
     build_over(Arc::new(Region::complete(Buffer::copy_of(file).unwrap())), file)
 }
 
-fn build_over(region: Arc<Region>, file: &[u8]) -> Result<Plan, EngineError> {
+fn build_over(region: Arc<Region>, file: &[u8]) -> Result<Arc<Plan>, EngineError> {
     Plan::build(Arc::new(Pack::parse(file).unwrap()), region, &BuildOptions::default())
 }
 
@@ -406,8 +406,8 @@ fn a_plan_that_does_not_fit_names_what_is_missing() {
 }
 
 /// A region of `file` whose chunks have not arrived.
-fn pending(file: &[u8]) -> (Arc<Region>, Pack) {
-    let pack = Pack::parse(file).unwrap();
+fn pending(file: &[u8]) -> (Arc<Region>, Arc<Pack>) {
+    let pack = Arc::new(Pack::parse(file).unwrap());
     (Arc::new(Region::pending(Buffer::zeroed(file.len()).unwrap(), pack.chunks().to_vec()).unwrap()), pack)
 }
 

@@ -298,8 +298,11 @@ impl<'a> Encoder<'a> {
         };
         let format = panel_format(eager.format())?;
         let (k, mn) = (eager.fact.k, eager.mn);
-        let panel_bytes = eager.panel_bytes.next_multiple_of(usize::try_from(glowplug_pack::header::ALIGN)?);
-        let value_bytes = k * format.r * format.dtype.size();
+        let record = format.r * format.dtype.size();
+        let value_bytes = k * record;
+        // Room for one record behind the values, which some kernels read ahead, so that all of one height share.
+        let panel_bytes = eager.panel_bytes.max(value_bytes + record);
+        let panel_bytes = panel_bytes.next_multiple_of(usize::try_from(glowplug_pack::header::ALIGN)?);
         let mut bytes = vec![0; mn.div_ceil(format.r) * panel_bytes];
         // Only the values: what tract leaves between panels is whatever its memory held before.
         for (to, from) in bytes.chunks_mut(panel_bytes).zip(eager.packed.as_bytes().chunks(eager.panel_bytes))

@@ -177,6 +177,7 @@ fn analyse_symbolic(mut model: InferenceModel, inputs: &[Port]) -> TractResult<T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pin::InputPins;
 
     fn node(op_type: &str, input: &str, output: &str) -> pb::NodeProto {
         pb::NodeProto {
@@ -203,7 +204,8 @@ mod tests {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let proto = parse_proto(&onnx, &std::fs::read(file).unwrap()).unwrap();
         let inputs =
-            ports(proto.graph.as_ref().unwrap(), &["image=f32[3,1,28,28]".parse().unwrap()]).unwrap();
+            ports(proto.graph.as_ref().unwrap(), &"image=f32[3,1,28,28]".parse::<InputPins>().unwrap().pins)
+                .unwrap();
         let model =
             onnx.model_for_proto_model_with_model_template(&proto, InferenceModel::default()).unwrap();
         let typed = analyse_symbolic(model, &inputs).unwrap();

@@ -19,5 +19,7 @@ mod target;
 mod verify;
 
 pub use error::{ErrorKind, PackerError};
+pub use merge::merge;
 pub use pack::{PackOptions, Packed, Report, Stage, pack};
 pub use pin::{InputPin, InputPins};
+pub use target::Target;

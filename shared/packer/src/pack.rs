@@ -6,7 +6,7 @@ use crate::import::{Imported, Port, import, output_axes};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
-use crate::target::narrow;
+use crate::target::Target;
 use crate::verify::verify;
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::plan::PlanGraph;
@@ -49,6 +49,8 @@ pub struct PackOptions<'a> {
     pub inputs: Vec<InputPins>,
     /// The text of an M.toml.
     pub manifest: Option<&'a str>,
+    /// The CPUs that the plans are for.
+    pub target: Target,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
     /// Is told of each stage as it begins.
@@ -93,7 +95,7 @@ pub struct Report {
 /// Errors: see [`ErrorKind`]; every message names the node, input or output and what to do.
 /// Cost: several times the model in memory; a second or so per 100 MB.
 pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {
-    narrow()?;
+    options.target.choose()?;
     let pins = buckets(&options.inputs)?;
     (options.progress)(Stage::Import);
     let imported = |pins: &Vec<InputPin>| guard("import", || import(onnx_bytes, pins));
@@ -119,7 +121,8 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     (file.options.progress)(Stage::Verify);
     let seed = file.options.seed;
     let mut errors = BTreeMap::new();
-    for Imported { typed, inputs, .. } in imported {
+    let runs_here = file.options.target.runs_here();
+    for Imported { typed, inputs, .. } in imported.into_iter().filter(|_| runs_here) {
         for (name, error) in guard("verify", || verify(&bytes, typed, &inputs, seed))? {
             let worst = errors.entry(name).or_insert(0.0);
             *worst = error.max(*worst);
@@ -238,13 +241,25 @@ impl Writer<'_, '_> {
         provenance.packer = env!("CARGO_PKG_VERSION").to_owned();
         provenance.max_relative_error = max_relative_error;
         for input in &self.options.inputs {
-            let texts: Vec<_> = input.pins.iter().map(ToString::to_string).collect();
             if let [pin, ..] = input.pins.as_slice() {
-                provenance.options.insert(format!("input {}", pin.name), texts.join(" | "));
+                provenance.options.insert(format!("input {}", pin.name), input.to_string());
             }
+        }
+        if !self.options.target.runs_here() {
+            provenance.unexecuted.push(self.options.target.to_string());
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         manifest
+    }
+}
+
+impl Report {
+    /// What changed by merging other plans into the pack. Errors: `bytes` are no pack.
+    pub fn refresh(&mut self, bytes: &[u8]) -> Result<(), PackerError> {
+        let pack = Pack::parse(bytes)?;
+        (self.digest, self.pack_bytes, self.plans) = (pack.digest(), bytes.len(), pack.plans().count());
+        self.max_relative_error.clone_from(&pack.manifest().provenance.max_relative_error);
+        Ok(())
     }
 }
 

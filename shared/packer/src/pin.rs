@@ -35,6 +35,22 @@ impl From<InputPin> for InputPins {
     }
 }
 
+impl fmt::Display for InputPins {
+    /// As the flag takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.pins.first() else { return Ok(()) };
+        write!(f, "{}={}[", first.name, first.dtype)?;
+        for axis in 0..first.dims.len() {
+            let comma = if axis == 0 { "" } else { "," };
+            let extents: Vec<_> = self.pins.iter().map(|p| p.dims[axis].to_string()).collect();
+            let same = extents.iter().all(|e| *e == extents[0]);
+            let extents = if same { extents[0].clone() } else { extents.join("|") };
+            write!(f, "{comma}{extents}")?;
+        }
+        write!(f, "]")
+    }
+}
+
 impl FromStr for InputPins {
     type Err = PackerError;
 
@@ -100,9 +116,8 @@ mod tests {
 
     #[test]
     fn pins_parse_and_print() {
-        for text in ["x=f32[1,3,48,192]", "a=b=i64[1,16]", "scalar=bool[]"] {
-            let pins = text.parse::<InputPins>().unwrap().pins;
-            assert_eq!(pins.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        for text in ["x=f32[1,3,48,192]", "a=b=i64[1,16]", "scalar=bool[]", "ids=i64[1,16|32]"] {
+            assert_eq!(text.parse::<InputPins>().unwrap().to_string(), text);
         }
     }
 

@@ -8,7 +8,7 @@ mod npz;
 
 use glowplug_engine::{BuildOptions, Plan};
 use glowplug_pack::{Buffer, Pack, Region, Tensor};
-use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, pack};
+use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, Target, pack};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ fn try_pack(onnx: &[u8], pins: &[&str], manifest: Option<&str>) -> Result<Packed
         name: "model".into(),
         inputs: pins.iter().map(|p| p.parse().unwrap()).collect(),
         manifest,
+        target: Target::Common,
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
         progress: &mut |stage| stages.push(stage),
         seed: 7,

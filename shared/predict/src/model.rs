@@ -10,8 +10,8 @@ use glowplug_processing::pipeline::{Limits, Pipeline};
 use glowplug_processing::post::{Answer, Post};
 use glowplug_processing::v2::{InferRequest, InferResponse, NamedTensor, check_inputs};
 use glowplug_store::{FetchGuard, OpenedPack};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// How a model is loaded and run.
@@ -42,12 +42,13 @@ impl Default for ModelOptions {
     }
 }
 
-/// A pack with its plan built and its pipelines compiled.
+/// A pack with its plan built.
 pub struct Model {
     pack: Arc<Pack>,
+    region: Arc<Region>,
     plans: Plans,
-    pipeline: Pipeline,
-    post: Post,
+    /// Compiled when first used: a tokenizer takes ten times as long to read as a plan, and tensors need none.
+    pipelines: OnceLock<Pipelines>,
     limits: Limits,
     load: Timings,
     load_told: AtomicBool,
@@ -55,9 +56,14 @@ pub struct Model {
     _fetch: FetchGuard,
 }
 
+/// What the manifest says of raw requests, ready to be applied.
+struct Pipelines {
+    pipeline: Pipeline,
+    post: Post,
+}
+
 impl Model {
-    /// Builds the plan and compiles the pipelines of an opened pack. Waits for the assets' bytes, not for
-    /// the weights'. Errors: no plan fits this machine; a contradictory manifest; assets that do not come.
+    /// Builds the plan of an opened pack. Waits for neither assets nor weights. Errors: no plan fits this machine.
     pub fn open(opened: OpenedPack, options: &ModelOptions) -> Result<Model, PredictError> {
         let OpenedPack { pack, region, fetch } = opened;
         let mut load = Timings { fetch_ms: options.fetch_ms, ..Timings::default() };
@@ -67,14 +73,13 @@ impl Model {
         let start = options.started.unwrap_or_else(Instant::now);
         let build = BuildOptions { threads: options.threads, ..BuildOptions::default() };
         let plans = Plans::open(pack.clone(), region.clone(), &build)?;
-        let (pipeline, post) = compile(&pack, &region)?;
         load.plan_ms = Some(ms_since(start));
         let limits = options.limits;
         Ok(Model {
             pack,
+            region,
             plans,
-            pipeline,
-            post,
+            pipelines: OnceLock::new(),
             limits,
             load,
             load_told: AtomicBool::new(false),
@@ -109,6 +114,22 @@ impl Model {
     /// [`Model::load_timings`] for the first caller and nothing for all others: whom the cold start delayed.
     pub(crate) fn take_load_timings(&self) -> Option<Timings> {
         (!self.load_told.swap(true, Ordering::Relaxed)).then_some(self.load)
+    }
+
+    /// Compiles the pipelines for raw requests now instead of at the first one. Waits for the assets' bytes.
+    /// Errors: a contradictory manifest; assets that do not come.
+    pub fn check_pipelines(&self) -> Result<(), PredictError> {
+        self.pipelines().map(drop)
+    }
+
+    fn pipelines(&self) -> Result<&Pipelines, PredictError> {
+        match self.pipelines.get() {
+            Some(pipelines) => Ok(pipelines),
+            None => {
+                let compiled = compile(&self.pack, &self.region)?;
+                Ok(self.pipelines.get_or_init(|| compiled))
+            }
+        }
     }
 
     /// Runs the plan on named tensors; answers with every output. Times `run_ms`.
@@ -149,10 +170,13 @@ impl Model {
         deadline: Option<Instant>,
         timings: &mut Timings,
     ) -> Result<Answer, PredictError> {
-        let inputs =
-            timed(&mut timings.preprocess_ms, || self.pipeline.run(content_type, body, &self.limits))?;
+        let inputs = timed(&mut timings.preprocess_ms, || {
+            let Pipelines { pipeline, .. } = self.pipelines()?;
+            Ok::<_, PredictError>(pipeline.run(content_type, body, &self.limits)?)
+        })?;
         let outputs = self.run(&inputs, deadline, timings)?;
-        Ok(timed(&mut timings.postprocess_ms, || self.post.answer(outputs))?)
+        let Pipelines { post, .. } = self.pipelines()?;
+        Ok(timed(&mut timings.postprocess_ms, || post.answer(outputs))?)
     }
 
     fn run(
@@ -192,13 +216,15 @@ impl Model {
     }
 }
 
-fn compile(pack: &Pack, region: &Region) -> Result<(Pipeline, Post), PredictError> {
+fn compile(pack: &Pack, region: &Region) -> Result<Pipelines, PredictError> {
     let mut assets = std::collections::BTreeMap::new();
     for name in pack.manifest().assets.keys() {
         assets.insert(name.as_str(), region.wait(pack.asset_range(name)?, None)?);
     }
     let asset = |name: &str| assets.get(name).copied();
-    Ok((Pipeline::compile(pack.manifest(), asset)?, Post::compile(pack.manifest(), asset)?))
+    let (pipeline, post) =
+        (Pipeline::compile(pack.manifest(), asset)?, Post::compile(pack.manifest(), asset)?);
+    Ok(Pipelines { pipeline, post })
 }
 
 impl std::fmt::Debug for Model {

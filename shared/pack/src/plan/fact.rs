@@ -14,7 +14,7 @@ pub struct PanelFormat {
     pub dtype: Dtype,
     /// Panel height: rows (or columns) that the kernel takes at once.
     pub r: usize,
-    /// What a panel's address is a multiple of, in bytes; also what its element count is rounded up to.
+    /// What a panel's address is a multiple of, in bytes.
     pub align: usize,
     /// Records of `r` values past the end of a panel that the kernel may read ahead.
     pub end_padding: usize,
@@ -22,11 +22,12 @@ pub struct PanelFormat {
 wire_struct!(PanelFormat { dtype, r, align, end_padding });
 
 impl PanelFormat {
-    /// Bytes that a kernel may read from one panel of depth `k`; `None` where that overflows.
+    /// Bytes that a kernel may read from one panel of depth `k`: its records and those it reads ahead. `None` where
+    /// that overflows.
     #[must_use]
     pub fn panel_bytes(&self, k: usize) -> Option<usize> {
         let values = k.checked_add(self.end_padding)?.checked_mul(self.r)?;
-        values.checked_next_multiple_of(self.align)?.checked_mul(self.dtype.size())
+        values.checked_mul(self.dtype.size())
     }
 
     /// Whether panels in this format can be read as `wanted`: same values in the same places, at least as

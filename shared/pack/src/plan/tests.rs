@@ -260,7 +260,7 @@ fn weights_exist_in_the_form_their_node_reads() {
     fact_refused(PANELS, Fact::Panels { format: A, batch: vec![1], k: 18, mn: 300 }, "mn=300");
     fact_refused(PANELS, Fact::f32(&[3]), "expected panels");
     refused("panel_bytes at least", |_, w| {
-        w[0].form = Form::Panels { dtype: Dtype::F32, k: 18, mn: 3, r: 8, panel_bytes: 768 };
+        w[0].form = Form::Panels { dtype: Dtype::F32, k: 18, mn: 3, r: 8, panel_bytes: 512 };
     });
     op_refused(GATHER, Op::GatherRows { table: WeightId(6) }, "expected it plain");
     refused("the table is a scalar", |_, w| w[5] = plain("table", Dtype::F32, &[]));
