@@ -16,9 +16,10 @@ mod error;
 mod ops;
 mod panels;
 mod plan;
+mod portable;
 pub mod target;
 mod values;
 
 pub use error::{EngineError, ErrorKind};
-pub use plan::{BuildOptions, Plan, Port};
+pub use plan::{BuildOptions, Plan, Port, Source};
 pub use values::{datum_type, from_tract, to_tract};

@@ -4,6 +4,7 @@ use crate::checked::CheckedGraph;
 use crate::decode::decode;
 use crate::error::{EngineError, ErrorKind};
 use crate::panels::with_deadline;
+use crate::portable;
 use crate::target::{TRACT_VERSION, missing};
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::plan::{Fact, PlanGraph, PlanHead};
@@ -20,6 +21,31 @@ pub struct BuildOptions {
     pub deadline: Option<Instant>,
     /// Threads of one run. Above 1, matrix products are shared with a pool that the plan starts and keeps.
     pub threads: usize,
+    /// The shapes of the inputs, in order; those that the manifest tells where absent. A tuned plan serves
+    /// the shapes it was made for, the portable graph all others that it can.
+    pub shapes: Option<Vec<Vec<usize>>>,
+    /// Leaves the tuned plans out, to see what the portable graph does.
+    pub portable: bool,
+}
+
+/// What a plan was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A tuned plan of the pack: no graph pass was run.
+    Tuned,
+    /// The pack's portable graph, compiled for this CPU as it was loaded.
+    Portable,
+}
+
+impl Source {
+    /// `tuned` or `portable`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Tuned => "tuned",
+            Source::Portable => "portable",
+        }
+    }
 }
 
 /// One input or output of a plan.
@@ -35,30 +61,36 @@ pub struct Port {
 
 /// A model ready to run on this CPU. `Send + Sync`: one plan serves any number of threads.
 pub struct Plan {
-    graph: CheckedGraph,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
-    target: String,
+    pub(crate) graph: CheckedGraph,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+    pub(crate) target: String,
+    pub(crate) source: Source,
     /// Who helps with large products; nobody where absent.
-    pool: Option<Executor>,
+    pub(crate) pool: Option<Executor>,
 }
 
 impl Plan {
-    /// The plan of `pack` that fits this CPU, its weights read in place from `region`.
+    /// The plan of `pack` for this CPU, its weights read in place from `region`: a tuned one that fits, or
+    /// else one made from the portable graph, with a warning that tells why each tuned plan was left out.
     ///
-    /// Waits for the front of the pack only; blobs are waited for when they are needed. Errors:
-    /// [`ErrorKind::UnsupportedCpu`] where no plan fits, with the reason for each;
-    /// [`ErrorKind::Pack`] for a plan that does not validate; transfer errors. Cost: no graph pass, no copy
-    /// of a blob; a millisecond for a few hundred nodes.
+    /// With a tuned plan it waits for the front of the pack only, and for blobs when they are needed; the
+    /// portable graph waits for all of the pack. Errors: [`ErrorKind::UnsupportedCpu`] where no plan fits and
+    /// there is no portable graph, with the reason for each; [`ErrorKind::Input`] for shapes that nothing in
+    /// the pack takes; [`ErrorKind::Pack`] for a plan that does not validate; transfer errors. Cost: no graph
+    /// pass, no copy of a blob, a millisecond for a few hundred nodes; a hundred times that and a copy of the
+    /// weights where the portable graph has to serve.
     #[allow(
         clippy::needless_pass_by_value,
         reason = "a plan keeps its region: the caller hands over a share"
     )]
     pub fn build(pack: &Pack, region: Arc<Region>, options: &BuildOptions) -> Result<Plan, EngineError> {
+        let pinned = || pack.manifest().inputs.iter().map(|i| i.shape()).collect();
+        let shapes: Vec<_> = options.shapes.clone().unwrap_or_else(pinned);
         let mut skipped = Vec::new();
         for (i, section) in pack.plans().enumerate() {
             let head = PlanHead::read(section)?;
-            let built = match unfit(&head) {
+            let built = match unfit(&head, &shapes, options) {
                 Some(why) => Err(EngineError::new(ErrorKind::UnsupportedCpu, why)),
                 None => {
                     with_deadline(options.deadline, || Plan::from_section(pack, &region, section, options))
@@ -73,7 +105,13 @@ impl Plan {
             }
         }
         let why = if skipped.is_empty() { "the pack holds none".to_owned() } else { skipped.join("; ") };
-        Err(EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}")))
+        if pack.portable_range().is_none() {
+            return Err(EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}")));
+        }
+        if !options.portable {
+            tracing::warn!(reason = %why, "no tuned plan fits, the portable graph serves: slower to load");
+        }
+        portable::build(pack, &region, &shapes, options)
     }
 
     fn from_section(
@@ -85,8 +123,7 @@ impl Plan {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
         let (target, graph) = decode(pack, region, graph)?;
-        let pool = (options.threads > 1).then(|| Executor::multithread(options.threads));
-        Ok(Plan { graph, inputs, outputs, target, pool })
+        Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, pool: pool(options) })
     }
 
     /// What it takes, in the order of [`Plan::run`]'s arguments.
@@ -105,6 +142,12 @@ impl Plan {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Runs the model on this thread, however long it takes. As [`Plan::run_until`] without a deadline.
@@ -128,11 +171,14 @@ impl Plan {
         let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
         let values = values.map_err(|e| run(&e))?;
         let work = || self.graph.run(values);
-        let outputs = with_deadline(deadline, || match &self.pool {
+        let work = || match &self.pool {
             Some(pool) => multithread_tract_scope(pool.clone(), work),
             None => work(),
-        });
-        let outputs = outputs.map_err(|e| run(&e))?;
+        };
+        let outputs = match self.source {
+            Source::Tuned => with_deadline(deadline, work).map_err(|e| run(&e))?,
+            Source::Portable => portable::run(work, &self.outputs)?,
+        };
         outputs.iter().map(|t| from_tract(t)).collect::<TractResult<_>>().map_err(|e| run(&e))
     }
 
@@ -154,12 +200,24 @@ impl Plan {
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Plan({} nodes for {})", self.graph.len(), self.target)
+        write!(f, "Plan({} nodes for {}, {})", self.graph.len(), self.target, self.source.name())
     }
 }
 
-/// Why a plan does not run here, if so.
-fn unfit(head: &PlanHead) -> Option<String> {
+/// Who helps with large products, where somebody may.
+pub(crate) fn pool(options: &BuildOptions) -> Option<Executor> {
+    (options.threads > 1).then(|| Executor::multithread(options.threads))
+}
+
+/// Why a tuned plan does not serve here, if so.
+fn unfit(head: &PlanHead, shapes: &[Vec<usize>], options: &BuildOptions) -> Option<String> {
+    if options.portable {
+        return Some("the portable graph was asked for".to_owned());
+    }
+    if !head.inputs.iter().map(|(_, shape)| shape).eq(shapes) {
+        let planned: Vec<_> = head.inputs.iter().map(|(_, shape)| shape).collect();
+        return Some(format!("made for inputs of {planned:?}, found {shapes:?}"));
+    }
     if head.tract != TRACT_VERSION {
         return Some(format!("planned by tract {}, this build has {TRACT_VERSION}", head.tract));
     }

@@ -16,6 +16,7 @@ pub struct PackBuilder {
     embeddings: Vec<u8>,
     assets: Vec<(String, Vec<u8>)>,
     plans: Vec<Vec<u8>>,
+    portable: Vec<u8>,
 }
 
 impl PackBuilder {
@@ -63,6 +64,24 @@ impl PackBuilder {
         self.plans.push(bytes);
     }
 
+    /// The bytes of a weight collected before. `None` where there is no such row.
+    #[must_use]
+    pub fn weight_bytes(&self, id: WeightId) -> Option<&[u8]> {
+        let weight = self.weights.get(usize::try_from(id.0).ok()?)?;
+        let section = match weight.place {
+            Place::Constants => &self.constants,
+            Place::Blobs => &self.blobs,
+            Place::Embeddings => &self.embeddings,
+        };
+        let range = weight.range().ok()?;
+        section.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+    }
+
+    /// The section of an encoded portable graph.
+    pub fn portable(&mut self, section: Vec<u8>) {
+        self.portable = section;
+    }
+
     /// Appends an asset. Errors: the name is taken.
     pub fn asset(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), PackError> {
         if self.assets.iter().any(|(n, _)| n == name) {
@@ -91,6 +110,7 @@ impl PackBuilder {
             (SectionKind::Assets, &assets),
             (SectionKind::Blobs, &self.blobs),
             (SectionKind::Embeddings, &self.embeddings),
+            (SectionKind::Portable, &self.portable),
         ];
         sections.extend(rest.into_iter().filter(|(_, body)| !body.is_empty()));
         let file = lay_out(&sections)?;

@@ -14,9 +14,11 @@ mod import;
 mod manifest;
 mod pack;
 mod pin;
+mod portable;
 mod target;
 mod verify;
 
 pub use error::{ErrorKind, PackerError};
 pub use pack::{PackOptions, Packed, Report, Stage, pack};
 pub use pin::InputPin;
+pub use portable::PortableReport;

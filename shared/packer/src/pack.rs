@@ -5,8 +5,9 @@ use crate::error::{ErrorKind, PackerError};
 use crate::import::{Imported, Port, import, output_axes};
 use crate::manifest::{Parsed, manifest};
 use crate::pin::InputPin;
+use crate::portable::{Portable, PortableReport};
 use crate::target::narrow;
-use crate::verify::verify;
+use crate::verify::{Path, verify};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::plan::PlanGraph;
 use glowplug_pack::{Manifest, Pack, PackBuilder, element_count};
@@ -82,6 +83,13 @@ pub struct Report {
     pub pack_bytes: usize,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
+    /// The portable graph, which serves where no plan does. Absent where the model has something in it that
+    /// such a graph cannot say: `without_portable` tells what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portable: Option<PortableReport>,
+    /// Why there is no portable graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_portable: Option<String>,
 }
 
 /// A verified pack of an ONNX model.
@@ -99,22 +107,25 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     let decluttered = guard("simplify", || {
         imported.typed.clone().into_decluttered().map_err(|e| PackerError::model("simplify", &e))
     })?;
+    let portable = Portable::of(&imported, &decluttered);
     (options.progress)(Stage::Plan);
     let optimized =
         guard("plan", || decluttered.clone().into_optimized().map_err(|e| PackerError::model("plan", &e)))?;
     (options.progress)(Stage::Write);
-    let file = Writer { decluttered, optimized, parsed, onnx_bytes, options };
-    let (bytes, plan) = file.write(BTreeMap::new())?;
+    let mut file = Writer { decluttered, optimized, parsed, onnx_bytes, options, portable };
+    let written = file.write(BTreeMap::new())?;
     (file.options.progress)(Stage::Verify);
-    let seed = file.options.seed;
-    let errors = guard("verify", || verify(&bytes, imported.typed.clone(), &imported.inputs, seed))?;
-    let (bytes, _) = file.write(errors.clone())?;
-    let report = report(&bytes, onnx_bytes.len(), &plan, errors)?;
-    Ok(Packed { bytes, report })
+    let mut errors = guard("verify", || {
+        verify(&written.bytes, &Path::Tuned, imported.typed.clone(), &imported.inputs, file.options.seed)
+    })?;
+    file.verify_portable(written, &imported, &mut errors)?;
+    let written = file.write(errors.clone())?;
+    let report = report(&written, onnx_bytes.len(), errors, file.portable.err().map(|e| e.to_string()))?;
+    Ok(Packed { bytes: written.bytes, report })
 }
 
 /// tract panics on some models that contradict themselves. Such a model is an error, not the end of a tool.
-fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T, PackerError> {
+pub(crate) fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T, PackerError> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
@@ -155,18 +166,71 @@ struct Writer<'a, 'o> {
     parsed: Parsed,
     onnx_bytes: &'a [u8],
     options: &'a mut PackOptions<'o>,
+    /// Or why the model has none.
+    portable: Result<Portable, PackerError>,
+}
+
+/// A file, and what was found while it was written.
+struct Written {
+    bytes: Vec<u8>,
+    plan: PlanGraph,
+    portable: Option<PortableReport>,
 }
 
 impl Writer<'_, '_> {
-    fn write(&self, errors: BTreeMap<String, f64>) -> Result<(Vec<u8>, PlanGraph), PackerError> {
+    fn write(&self, errors: BTreeMap<String, f64>) -> Result<Written, PackerError> {
         let mut builder = PackBuilder::new();
         let plan = encode(&self.decluttered, &self.optimized, &mut builder)?;
         plan.validate(builder.weights())?;
         builder.plan(plan.encode());
+        let portable = match &self.portable {
+            Ok(portable) => {
+                let (section, report) = portable.section(&builder, std::slice::from_ref(&plan))?;
+                builder.portable(section);
+                Some(report)
+            }
+            Err(_) => None,
+        };
         for (name, bytes) in &self.parsed.assets {
             builder.asset(name, bytes.clone())?;
         }
-        Ok((builder.finish(self.manifest(errors))?, plan))
+        Ok(Written { bytes: builder.finish(self.manifest(errors))?, plan, portable })
+    }
+
+    /// Checks the portable graph of the file just written, at the pinned shapes and at one other extent of
+    /// each axis that it leaves open. A graph that is wrong at another extent is fixed to the pinned shapes.
+    fn verify_portable(
+        &mut self,
+        written: Written,
+        imported: &Imported,
+        errors: &mut BTreeMap<String, f64>,
+    ) -> Result<(), PackerError> {
+        let Ok(portable) = &self.portable else { return Ok(()) };
+        let seed = self.options.seed;
+        let mut check = |bytes: &[u8], reference: TypedModel, inputs: &[Port]| {
+            let found = guard("verify", || verify(bytes, &Path::Portable, reference, inputs, seed))?;
+            for (name, error) in found {
+                let worst = errors.entry(name).or_insert(0.0);
+                *worst = error.max(*worst);
+            }
+            Ok::<_, PackerError>(())
+        };
+        let others = portable.others(imported);
+        let elsewhere = others.into_iter().try_for_each(|other| {
+            check(&written.bytes, other.typed, &other.inputs).map_err(|e| (other.name, e))
+        });
+        let bytes = match elsewhere {
+            Ok(()) => written.bytes,
+            Err((axis, e)) => {
+                let why = vec![format!("{axis}: {e}")];
+                self.portable = Portable::fixed(imported, &self.decluttered, why);
+                if self.portable.is_err() {
+                    return Ok(());
+                }
+                self.write(BTreeMap::new())?.bytes
+            }
+        };
+        check(&bytes, imported.typed.clone(), &imported.inputs)
     }
 
     fn manifest(&self, max_relative_error: BTreeMap<String, f64>) -> Manifest {
@@ -180,16 +244,22 @@ impl Writer<'_, '_> {
             provenance.options.insert(format!("input {}", pin.name), pin.to_string());
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
+        let without = match &self.portable {
+            Ok(portable) => portable.fixed_axes(),
+            Err(e) => Some(format!("none: {e}")),
+        };
+        provenance.options.extend(without.map(|why| ("portable".to_owned(), why)));
         manifest
     }
 }
 
 fn report(
-    bytes: &[u8],
+    written: &Written,
     onnx_bytes: usize,
-    plan: &PlanGraph,
     max_relative_error: BTreeMap<String, f64>,
+    without_portable: Option<String>,
 ) -> Result<Report, PackerError> {
+    let Written { bytes, plan, portable } = written;
     let mut operators = BTreeMap::new();
     for node in &plan.nodes {
         *operators.entry(node.op.name().to_owned()).or_insert(0) += 1;
@@ -202,5 +272,7 @@ fn report(
         onnx_bytes,
         pack_bytes: bytes.len(),
         max_relative_error,
+        portable: portable.clone(),
+        without_portable,
     })
 }

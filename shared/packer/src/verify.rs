@@ -18,17 +18,35 @@ pub(crate) const TOLERANCE: f64 = 1e-5;
 /// How many sets of inputs are compared.
 const ROUNDS: u64 = 3;
 
+/// What of a pack is verified.
+pub(crate) enum Path {
+    /// The tuned plan that fits.
+    Tuned,
+    /// The portable graph.
+    Portable,
+}
+
+impl Path {
+    fn name(&self) -> &'static str {
+        match self {
+            Path::Tuned => "tuned plan",
+            Path::Portable => "portable graph",
+        }
+    }
+}
+
 /// The largest error of each output, relative to its largest value.
 ///
 /// Errors: [`ErrorKind::Verify`] with the output's name, the error and the tolerance; a pack that the engine
 /// does not load or run.
 pub(crate) fn verify(
     pack_bytes: &[u8],
+    path: &Path,
     reference: TypedModel,
     inputs: &[Port],
     seed: u64,
 ) -> Result<BTreeMap<String, f64>, PackerError> {
-    let plan = load(pack_bytes)?;
+    let plan = load(pack_bytes, path, inputs)?;
     let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
     let scales: Vec<_> = reference.outputs.iter().map(|o| least_scale(&reference, *o)).collect();
     let model_error = |e: TractError| PackerError::model("reference run", &e);
@@ -41,14 +59,16 @@ pub(crate) fn verify(
         let values = tensors.iter().map(glowplug_engine::to_tract).collect::<TractResult<Vec<_>>>();
         let values = values.map_err(model_error)?.into_iter().map(IntoTValue::into_tvalue).collect();
         let wanted = reference.run(values).map_err(model_error)?;
-        let found =
-            plan.run(&tensors).map_err(|e| PackerError::new(ErrorKind::Verify, format!("first run: {e}")))?;
+        let found = plan
+            .run(&tensors)
+            .map_err(|e| PackerError::new(ErrorKind::Verify, format!("{}: first run: {e}", path.name())))?;
         for (i, (port, wanted)) in plan.outputs().iter().zip(&wanted).enumerate() {
             let wanted = glowplug_engine::from_tract(wanted).map_err(model_error)?;
             let error = relative_error(&found[i], &wanted, scales[i]);
             if error > TOLERANCE || error.is_nan() {
                 let text = format!(
-                    "output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
+                    "{}: output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
+                    path.name(),
                     port.name
                 );
                 return Err(PackerError::new(ErrorKind::Verify, text));
@@ -60,11 +80,15 @@ pub(crate) fn verify(
     Ok(worst)
 }
 
-fn load(pack_bytes: &[u8]) -> Result<Plan, PackerError> {
+fn load(pack_bytes: &[u8], path: &Path, inputs: &[Port]) -> Result<Plan, PackerError> {
     let region = Arc::new(Region::complete(Buffer::copy_of(pack_bytes)?));
     let pack = Pack::from_complete(&region)?;
-    Plan::build(&pack, region, &BuildOptions::default()).map_err(|e| {
-        PackerError::new(ErrorKind::Internal, format!("the pack just written does not load: {e}"))
+    let shapes = Some(inputs.iter().map(Port::shape).collect());
+    let options =
+        BuildOptions { shapes, portable: matches!(path, Path::Portable), ..BuildOptions::default() };
+    Plan::build(&pack, region, &options).map_err(|e| {
+        let text = format!("the pack just written does not load its {}: {e}", path.name());
+        PackerError::new(ErrorKind::Internal, text)
     })
 }
 

@@ -18,6 +18,8 @@ use std::time::Instant;
 pub struct ModelOptions {
     /// Compute threads of one inference.
     pub threads: usize,
+    /// Leave the tuned plans out and run the portable graph.
+    pub portable: bool,
     /// Hash all content before the first run, even where it was hashed on its way in.
     pub verify_always: bool,
     /// What one raw request may cost.
@@ -33,6 +35,7 @@ impl Default for ModelOptions {
     fn default() -> ModelOptions {
         ModelOptions {
             threads: 1,
+            portable: false,
             verify_always: false,
             limits: Limits::default(),
             fetch_ms: None,
@@ -64,7 +67,8 @@ impl Model {
             timed(&mut load.verify_ms, || pack.verify_content(&region, None))?;
         }
         let start = options.started.unwrap_or_else(Instant::now);
-        let build = BuildOptions { threads: options.threads, ..BuildOptions::default() };
+        let (threads, portable) = (options.threads, options.portable);
+        let build = BuildOptions { threads, portable, ..BuildOptions::default() };
         let plan = Plan::build(&pack, region.clone(), &build)?;
         let (pipeline, post) = compile(&pack, &region)?;
         load.plan_ms = Some(ms_since(start));
@@ -91,6 +95,18 @@ impl Model {
     #[must_use]
     pub fn digest(&self) -> String {
         self.pack.digest()
+    }
+
+    /// What its plan was made from: `tuned` or `portable`.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.plan.source().name()
+    }
+
+    /// The instruction sets that its plan uses: `x86_64+avx2+fma`.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.plan.target()
     }
 
     /// Bytes of the pack's file.
