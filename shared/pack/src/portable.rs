@@ -15,6 +15,8 @@ mod infer;
 mod op;
 mod pool;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use dim::{Dim, DimId, Extents};
