@@ -50,6 +50,8 @@ pub(crate) struct BenchArgs {
 #[derive(Serialize)]
 struct Bench {
     model: String,
+    /// What the plan was made from.
+    source: &'static str,
     bytes: u64,
     plan_ms: Spread,
     first_run_ms: Spread,
@@ -92,6 +94,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     bar.finish_and_clear();
     let report = Bench {
         model: model.manifest().model.name.clone(),
+        source: model.source(),
         bytes: model.pack_bytes(),
         plan_ms: Spread::of(cold.iter().map(|s| s.plan_ms)),
         first_run_ms: Spread::of(cold.iter().map(|s| s.first_run_ms)),
@@ -131,6 +134,9 @@ fn child(args: &BenchArgs) -> Result<ColdSample> {
         .arg(&args.pack)
         .arg("--cold-sample")
         .args(["--threads", &args.compute.threads.to_string()]);
+    if args.compute.portable {
+        command.arg("--portable");
+    }
     if let Some(batch) = args.batch {
         command.args(["--batch", &batch.to_string()]);
     }
@@ -165,7 +171,7 @@ fn warm(
 }
 
 /// Inputs that look like data: floats in 0..1, integers 0 or 1 (token ids and masks alike), from a fixed seed.
-fn seeded(manifest: &Manifest, batch: Option<u32>) -> Result<Vec<NamedTensor>> {
+pub(super) fn seeded(manifest: &Manifest, batch: Option<u32>) -> Result<Vec<NamedTensor>> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = move || {
         state ^= state << 13;
@@ -225,7 +231,7 @@ impl Spread {
 
 impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, {}", self.model, bytes(self.bytes))?;
+        writeln!(f, "{}, {}, {} plan", self.model, bytes(self.bytes), self.source)?;
         let mut table = Table::new(["stage (ms)", "min", "p50", "p99"]);
         for (name, s) in [("plan", &self.plan_ms), ("first run", &self.first_run_ms), ("run", &self.run_ms)] {
             let ms = |v: f64| format!("{v:.3}");

@@ -22,6 +22,9 @@ pub(crate) struct ComputeArgs {
     /// Compute threads of one inference.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), env = "GLOWPLUG_THREADS")]
     pub threads: u16,
+    /// Leave the tuned plans out and run the portable graph: slower to load, the same answers.
+    #[arg(long, env = "GLOWPLUG_PORTABLE")]
+    pub portable: bool,
 }
 
 /// Maps a local pack.
@@ -32,8 +35,8 @@ pub(crate) fn open(path: &Path) -> Result<OpenedPack> {
 /// A local pack as a model; its `plan_ms` counts from before the file is opened.
 pub(crate) fn open_model(path: &Path, compute: ComputeArgs) -> Result<Model> {
     let started = Some(Instant::now());
-    let threads = compute.threads.into();
-    let options = ModelOptions { threads, started, ..ModelOptions::default() };
+    let (threads, portable) = (compute.threads.into(), compute.portable);
+    let options = ModelOptions { threads, portable, started, ..ModelOptions::default() };
     Model::open(open(path)?, &options).with_context(|| path.display().to_string())
 }
 

@@ -37,6 +37,9 @@ pub(crate) struct RunArgs {
 #[derive(Serialize)]
 struct Run {
     model: String,
+    /// What the plan was made from.
+    source: &'static str,
+    target: String,
     output: String,
     outputs: Vec<String>,
     #[serde(flatten)]
@@ -52,6 +55,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     npz::write(&args.output, &outputs)?;
     let report = Run {
         model: model.manifest().model.name.clone(),
+        source: model.source(),
+        target: model.target().to_owned(),
         output: args.output.display().to_string(),
         outputs: outputs.iter().map(|NamedTensor { name, tensor }| format!("{name}: {tensor}")).collect(),
         timings,
@@ -68,6 +73,6 @@ impl fmt::Display for Run {
         }
         let t = &self.timings;
         let ms = |stage: Option<f64>| stage.map_or("-".into(), |ms| format!("{ms:.2} ms"));
-        write!(f, "plan {}, run {}", ms(t.plan_ms), ms(t.run_ms))
+        write!(f, "{} plan {}, run {}", self.source, ms(t.plan_ms), ms(t.run_ms))
     }
 }

@@ -1,6 +1,6 @@
 //! Plan nodes to tract operators: one row per operator, no graph pass.
 
-mod names;
+pub(crate) mod names;
 
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};

@@ -18,10 +18,11 @@ mod ops;
 mod panels;
 mod plan;
 mod plans;
+mod portable;
 pub mod target;
 mod values;
 
 pub use error::{EngineError, ErrorKind};
-pub use plan::{BuildOptions, Plan, Port};
+pub use plan::{BuildOptions, Plan, Port, Source};
 pub use plans::Plans;
 pub use values::{datum_type, from_tract, to_tract};

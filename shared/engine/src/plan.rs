@@ -5,6 +5,7 @@ use crate::decode::decode;
 use crate::error::{EngineError, ErrorKind};
 use crate::panels::with_deadline;
 use crate::plans::Plans;
+use crate::portable;
 use crate::target::{TRACT_VERSION, missing};
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::manifest::Axis;
@@ -22,6 +23,28 @@ pub struct BuildOptions {
     pub deadline: Option<Instant>,
     /// Threads of one run. Above 1, matrix products are shared with a pool that the plan starts and keeps.
     pub threads: usize,
+    /// Leaves the tuned plans out, to see what the portable graph does.
+    pub portable: bool,
+}
+
+/// What a plan was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A tuned plan of the pack: no graph pass was run.
+    Tuned,
+    /// The pack's portable graph, compiled for this CPU as it was loaded.
+    Portable,
+}
+
+impl Source {
+    /// `tuned` or `portable`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Tuned => "tuned",
+            Source::Portable => "portable",
+        }
+    }
 }
 
 /// One input or output of a plan.
@@ -37,21 +60,18 @@ pub struct Port {
 
 /// A model ready to run on this CPU. `Send + Sync`: one plan serves any number of threads.
 pub struct Plan {
-    graph: CheckedGraph,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
-    target: String,
+    pub(crate) graph: CheckedGraph,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+    pub(crate) target: String,
+    pub(crate) source: Source,
     /// Who helps with large products; nobody where absent.
-    pool: Option<Executor>,
+    pub(crate) pool: Option<Executor>,
 }
 
 impl Plan {
-    /// The plan of `pack` for the shapes of its manifest, its weights read in place from `region`.
-    ///
-    /// Waits for the front of the pack only; blobs are waited for when they are needed. Errors:
-    /// [`ErrorKind::UnsupportedCpu`] where no plan fits, with the reason for each;
-    /// [`ErrorKind::Pack`] for a plan that does not validate; transfer errors. Cost: no graph pass, no copy
-    /// of a blob; a millisecond for a few hundred nodes. See [`Plans`](crate::Plans) for other shapes.
+    /// The plan of `pack` for the shapes of its manifest, its weights read in place from `region`: as
+    /// [`Plans::at`](crate::Plans::at) for those shapes.
     pub fn build(
         pack: Arc<Pack>,
         region: Arc<Region>,
@@ -71,8 +91,7 @@ impl Plan {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
         let (target, graph) = with_deadline(options.deadline, || decode(pack, region, graph))?;
-        let pool = (options.threads > 1).then(|| Executor::multithread(options.threads));
-        Ok(Plan { graph, inputs, outputs, target, pool })
+        Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, pool: pool(options) })
     }
 
     /// What it takes, in the order of [`Plan::run`]'s arguments.
@@ -91,6 +110,12 @@ impl Plan {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Runs the model on this thread, however long it takes. As [`Plan::run_until`] without a deadline.
@@ -114,11 +139,14 @@ impl Plan {
         let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
         let values = values.map_err(|e| run(&e))?;
         let work = || self.graph.run(values);
-        let outputs = with_deadline(deadline, || match &self.pool {
+        let work = || match &self.pool {
             Some(pool) => multithread_tract_scope(pool.clone(), work),
             None => work(),
-        });
-        let outputs = outputs.map_err(|e| run(&e))?;
+        };
+        let outputs = match self.source {
+            Source::Tuned => with_deadline(deadline, work).map_err(|e| run(&e))?,
+            Source::Portable => portable::run(work, &self.outputs)?,
+        };
         outputs.iter().map(|t| from_tract(t)).collect::<TractResult<_>>().map_err(|e| run(&e))
     }
 
@@ -140,8 +168,13 @@ impl Plan {
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Plan({} nodes for {})", self.graph.len(), self.target)
+        write!(f, "Plan({} nodes for {}, {})", self.graph.len(), self.target, self.source.name())
     }
+}
+
+/// Who helps with large products, where somebody may.
+pub(crate) fn pool(options: &BuildOptions) -> Option<Executor> {
+    (options.threads > 1).then(|| Executor::multithread(options.threads))
 }
 
 /// Why a plan does not run here, if so.

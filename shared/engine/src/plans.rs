@@ -1,10 +1,17 @@
 //! `Plans`: what a pack can run on this CPU, by the shapes of its inputs.
+//!
+//! A tuned plan serves the shapes it was made for. The portable graph serves all else: other shapes, and CPUs or tract
+//! versions that no tuned plan fits.
 
 use crate::error::{EngineError, ErrorKind};
-use crate::plan::{BuildOptions, Plan, unfit};
+use crate::plan::{BuildOptions, Plan, Source, unfit};
+use crate::portable;
 use glowplug_pack::plan::PlanHead;
 use glowplug_pack::{DisplayShape, Pack, Region};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How many plans made from the portable graph are kept: each holds a copy of the weights.
+const MAX_PORTABLE: usize = 2;
 
 /// The plans of a pack that fit this CPU, each built when it is first asked for.
 pub struct Plans {
@@ -13,6 +20,8 @@ pub struct Plans {
     options: BuildOptions,
     /// In the pack's order: of several for the same shapes, the first that builds serves.
     candidates: Vec<Candidate>,
+    /// Why the others do not fit.
+    skipped: Vec<String>,
     built: Mutex<Vec<Built>>,
 }
 
@@ -32,13 +41,14 @@ struct Built {
 impl Plans {
     /// Reads the head of every plan and builds the one for the shapes of the manifest.
     ///
-    /// Errors: as [`Plan::build`]. Cost: as that; the others take a few microseconds each until they are built.
+    /// Errors: as [`Plans::at`]. Cost: as that; the other plans take a few microseconds each until they are built.
     pub fn open(pack: Arc<Pack>, region: Arc<Region>, options: &BuildOptions) -> Result<Plans, EngineError> {
         let mut candidates = Vec::new();
         let mut skipped = Vec::new();
         for (section, bytes) in pack.plans().enumerate() {
             let head = PlanHead::read(bytes)?;
-            match unfit(&head) {
+            let asked = options.portable.then(|| "the portable graph was asked for".to_owned());
+            match asked.or_else(|| unfit(&head)) {
                 None => candidates.push(Candidate { section, head }),
                 Some(why) => {
                     tracing::info!(plan = section, target = %head.target, reason = %why, "plan skipped");
@@ -46,10 +56,8 @@ impl Plans {
                 }
             }
         }
-        if candidates.is_empty() {
-            return Err(none_fits(&skipped));
-        }
-        let plans = Plans { pack, region, options: options.clone(), candidates, built: Mutex::default() };
+        let options = options.clone();
+        let plans = Plans { pack, region, options, candidates, skipped, built: Mutex::default() };
         plans.at(&plans.default_shapes())?;
         Ok(plans)
     }
@@ -65,10 +73,15 @@ impl Plans {
         self.candidates.iter().map(|c| c.head.inputs.iter().map(|(_, shape)| shape.as_slice()).collect())
     }
 
-    /// The plan for inputs of exactly `shapes`.
+    /// The plan for inputs of exactly `shapes`: a tuned one that fits, or else one made from the portable graph, with
+    /// a warning that tells why each tuned plan was left out.
     ///
-    /// Errors: [`ErrorKind::Input`] where there is none, with the shapes that there are; as [`Plan::build`] the
-    /// first time. Cost: none but the first time.
+    /// A tuned plan waits for the front of the pack only, and for blobs when they are needed; the portable graph waits
+    /// for all of the pack. Errors: [`ErrorKind::UnsupportedCpu`] where no plan fits and there is no portable graph,
+    /// with the reason for each; [`ErrorKind::Input`] for shapes that nothing in the pack takes, with those that
+    /// something does; [`ErrorKind::Pack`] for a plan that does not validate; transfer errors. Cost: nothing for a
+    /// plan that was built before; no graph pass, no copy of a blob, a millisecond for a few hundred nodes; a hundred
+    /// times that and a copy of the weights where the portable graph has to serve.
     pub fn at(&self, shapes: &[Vec<usize>]) -> Result<Arc<Plan>, EngineError> {
         // Built under the lock: whoever comes second waits for the first one's plan instead of building another.
         let mut built = self.built();
@@ -76,24 +89,43 @@ impl Plans {
             return Ok(found.plan.clone());
         }
         let plan = Arc::new(self.build(shapes)?);
+        let portable = |b: &Built| b.plan.source() == Source::Portable;
+        if plan.source() == Source::Portable && built.iter().filter(|b| portable(b)).count() >= MAX_PORTABLE {
+            let oldest = built.iter().position(portable);
+            oldest.map(|i| built.remove(i));
+        }
         built.push(Built { shapes: shapes.to_vec(), plan: plan.clone() });
         Ok(plan)
     }
 
     fn build(&self, shapes: &[Vec<usize>]) -> Result<Plan, EngineError> {
-        let mut skipped = Vec::new();
-        let fits = |c: &&Candidate| c.head.inputs.iter().map(|(_, s)| s).eq(shapes);
-        for candidate in self.candidates.iter().filter(fits) {
-            let section = self.pack.plans().nth(candidate.section).unwrap_or_default();
-            match Plan::from_section(&self.pack, &self.region, section, &self.options) {
+        let mut skipped = self.skipped.clone();
+        for Candidate { section, head } in &self.candidates {
+            if !head.inputs.iter().map(|(_, s)| s).eq(shapes) {
+                continue;
+            }
+            let bytes = self.pack.plans().nth(*section).unwrap_or_default();
+            match Plan::from_section(&self.pack, &self.region, bytes, &self.options) {
                 Err(e) if e.kind() == ErrorKind::UnsupportedCpu => {
-                    tracing::info!(plan = candidate.section, reason = %e, "plan skipped");
-                    skipped.push(format!("plan {}: {e}", candidate.section));
+                    tracing::info!(plan = section, reason = %e, "plan skipped");
+                    skipped.push(format!("plan {section}: {e}"));
                 }
                 other => return other,
             }
         }
-        if skipped.is_empty() { Err(self.no_such_shapes(shapes)) } else { Err(none_fits(&skipped)) }
+        let why =
+            if skipped.is_empty() { "none was made for these shapes".into() } else { skipped.join("; ") };
+        if self.pack.portable_range().is_none() {
+            return Err(if self.candidates.is_empty() || !skipped.is_empty() {
+                EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}"))
+            } else {
+                self.no_such_shapes(shapes)
+            });
+        }
+        if !self.options.portable {
+            tracing::warn!(reason = %why, "no tuned plan fits, the portable graph serves: slower to load");
+        }
+        portable::build(&self.pack, &self.region, shapes, &self.options)
     }
 
     fn no_such_shapes(&self, shapes: &[Vec<usize>]) -> EngineError {
@@ -110,11 +142,6 @@ impl Plans {
     fn built(&self) -> MutexGuard<'_, Vec<Built>> {
         self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn none_fits(skipped: &[String]) -> EngineError {
-    let why = if skipped.is_empty() { "the pack holds none".to_owned() } else { skipped.join("; ") };
-    EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}"))
 }
 
 impl std::fmt::Debug for Plans {

@@ -19,6 +19,7 @@ pub struct PackBuilder {
     embeddings: Vec<u8>,
     assets: Vec<(String, Vec<u8>)>,
     plans: Vec<Vec<u8>>,
+    portable: Vec<u8>,
 }
 
 impl PackBuilder {
@@ -67,24 +68,27 @@ impl PackBuilder {
         &self.weights
     }
 
-    /// The bytes of a weight collected so far. Errors: no such weight.
-    pub fn weight_bytes(&self, id: WeightId) -> Result<&[u8], PackError> {
-        let none =
-            || PackError::new(ErrorKind::Invalid, format!("weight {} of {}", id.0, self.weights.len()));
-        let weight = usize::try_from(id.0).ok().and_then(|i| self.weights.get(i)).ok_or_else(none)?;
+    /// Appends an encoded plan.
+    pub fn plan(&mut self, bytes: Vec<u8>) {
+        self.plans.push(bytes);
+    }
+
+    /// The bytes of a weight collected before. `None` where there is no such row.
+    #[must_use]
+    pub fn weight_bytes(&self, id: WeightId) -> Option<&[u8]> {
+        let weight = self.weights.get(usize::try_from(id.0).ok()?)?;
         let section = match weight.place {
             Place::Constants => &self.constants,
             Place::Blobs => &self.blobs,
             Place::Embeddings => &self.embeddings,
         };
-        let range = weight.range()?;
-        let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
-        start.ok().zip(end.ok()).and_then(|(s, e)| section.get(s..e)).ok_or_else(none)
+        let range = weight.range().ok()?;
+        section.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
     }
 
-    /// Appends an encoded plan.
-    pub fn plan(&mut self, bytes: Vec<u8>) {
-        self.plans.push(bytes);
+    /// The section of an encoded portable graph.
+    pub fn portable(&mut self, section: Vec<u8>) {
+        self.portable = section;
     }
 
     /// Appends an asset. Errors: the name is taken.
@@ -115,6 +119,7 @@ impl PackBuilder {
             (SectionKind::Assets, &assets),
             (SectionKind::Blobs, &self.blobs),
             (SectionKind::Embeddings, &self.embeddings),
+            (SectionKind::Portable, &self.portable),
         ];
         sections.extend(rest.into_iter().filter(|(_, body)| !body.is_empty()));
         let file = lay_out(&sections)?;

@@ -114,6 +114,13 @@ impl Pack {
         plans.map(|s| slice(&self.front, &s.range()))
     }
 
+    /// The portable graph's section as a range of the file, where the pack holds one.
+    /// `portable::PortableGraph::decode` reads it.
+    #[must_use]
+    pub fn portable_range(&self) -> Option<Range<u64>> {
+        self.header.section(SectionKind::Portable).map(Section::range)
+    }
+
     /// An asset's bytes as a range of the file. Errors: no such asset.
     pub fn asset_range(&self, name: &str) -> Result<Range<u64>, PackError> {
         let asset = self.manifest.assets.get(name);

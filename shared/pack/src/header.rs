@@ -40,7 +40,7 @@ pub enum SectionKind {
     Blobs = 6,
     /// Embedding tables. At most one.
     Embeddings = 7,
-    /// The portable graph. At most one; not written by this version.
+    /// The portable graph and the tensors that only it has. At most one.
     Portable = 8,
 }
 

@@ -1,7 +1,7 @@
 //! The vocabulary that every layer shares, and the pack: one file that holds one model, ready to run.
 //!
 //! Reading order: [`Dtype`] and [`Tensor`] are what models take and give; [`manifest`] is what a pack says
-//! about itself; [`header`], [`weights`] and [`plan`] are its structure; [`Pack`] reads and checks all of
+//! about itself; [`header`], [`weights`], [`plan`] and [`portable`] are its structure; [`Pack`] reads and checks all of
 //! it, [`PackBuilder`] writes it; a [`Region`] holds its bytes while they arrive. [`wire`] is the byte codec.
 //!
 //! This crate knows no tract, no AWS, no async and no files. Everything it reads is hostile until checked:
@@ -20,6 +20,7 @@ mod build;
 mod file;
 pub mod header;
 pub mod plan;
+pub mod portable;
 mod region;
 pub mod weights;
 

@@ -6,7 +6,7 @@
 mod conv;
 mod matmul;
 mod moves;
-mod ops;
+pub(crate) mod ops;
 mod scan;
 
 use crate::error::{ErrorKind, PackerError};
@@ -372,7 +372,7 @@ fn is_row_gather(node: &TypedNode) -> bool {
 }
 
 /// tract's symbolic extents are i64 in a plan, where all of them are known.
-fn dtype(datum_type: DatumType) -> TractResult<Dtype> {
+pub(crate) fn dtype(datum_type: DatumType) -> TractResult<Dtype> {
     if datum_type == DatumType::TDim {
         return Ok(Dtype::I64);
     }

@@ -4,6 +4,7 @@
 //! pinned input. Most models analyse with their inputs pinned first; a few only with symbols that are
 //! replaced afterwards, so that is tried second.
 
+mod open;
 mod ports;
 mod rewrite;
 
@@ -16,11 +17,14 @@ use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
+pub(crate) use open::OpenAxis;
 use ports::ports;
 pub(crate) use ports::{Port, output_axes};
 
 /// A model that tract understands, every shape known.
 pub(crate) struct Imported {
+    /// The graph before any analysis, for other shapes than those pinned.
+    inference: InferenceModel,
     /// The typed graph as imported: no pass has been over it, so it is the reference of the verification.
     pub(crate) typed: TypedModel,
     /// Its inputs, in order.
@@ -47,7 +51,7 @@ pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, P
         Ok(typed) => typed,
         Err(pinned) => {
             tracing::debug!(error = %format!("{pinned:#}"), "analysis with pinned inputs failed, trying symbols");
-            analyse_symbolic(model, &inputs).map_err(|symbolic| {
+            analyse_symbolic(model.clone(), &inputs).map_err(|symbolic| {
                 PackerError::new(
                     ErrorKind::Model,
                     format!("shape analysis: {pinned:#}; with symbols instead of pins: {symbolic:#}"),
@@ -56,7 +60,7 @@ pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, P
         }
     };
     let typed = with_plain_outputs(typed).map_err(|e| PackerError::model("import", &e))?;
-    Ok(Imported { typed, inputs, outputs: graph.output.clone() })
+    Ok(Imported { inference: model, typed, inputs, outputs: graph.output.clone() })
 }
 
 /// tract computes i64 that come out of a Cast as symbolic extents. Outputs are numbers.
@@ -208,7 +212,7 @@ mod tests {
                 .unwrap();
         let model =
             onnx.model_for_proto_model_with_model_template(&proto, InferenceModel::default()).unwrap();
-        let typed = analyse_symbolic(model, &inputs).unwrap();
+        let typed = analyse_symbolic(model.clone(), &inputs).unwrap();
         assert_eq!(typed.output_fact(0).unwrap().shape.as_concrete(), Some(&[3, 10][..]));
     }
 

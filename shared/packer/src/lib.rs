@@ -15,6 +15,7 @@ mod manifest;
 mod merge;
 mod pack;
 mod pin;
+mod portable;
 mod target;
 mod verify;
 
@@ -22,4 +23,5 @@ pub use error::{ErrorKind, PackerError};
 pub use merge::merge;
 pub use pack::{PackOptions, Packed, Report, Stage, pack};
 pub use pin::{InputPin, InputPins};
+pub use portable::PortableReport;
 pub use target::Target;

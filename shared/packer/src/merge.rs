@@ -47,8 +47,8 @@ pub(crate) trait Source {
 
 impl Source for PackBuilder {
     fn get(&self, id: WeightId) -> Result<(&Weight, &[u8]), PackError> {
-        let bytes = self.weight_bytes(id)?;
-        Ok((&self.weights()[id.0 as usize], bytes))
+        let found = usize::try_from(id.0).ok().and_then(|i| self.weights().get(i)).zip(self.weight_bytes(id));
+        found.ok_or_else(|| PackError::corrupt(format!("weight {} of {}", id.0, self.weights().len())))
     }
 }
 
@@ -88,6 +88,14 @@ pub fn merge(base: &[u8], other: &[u8]) -> Result<Vec<u8>, PackerError> {
         ));
     }
     let mut builder = PackBuilder::new();
+    // In the table's order, so that what else refers to weights may stay as it is.
+    for (i, weight) in base.pack.weights().iter().enumerate() {
+        let (_, bytes) = base.get(WeightId(u32::try_from(i).unwrap_or(u32::MAX)))?;
+        builder.weight(&weight.name, weight.place, weight.form.clone(), bytes)?;
+    }
+    if let Some(range) = base.pack.portable_range() {
+        builder.portable(base.slice(&range)?.to_vec());
+    }
     let mut plans = Vec::new();
     let mut known = Known::default();
     for file in [&base, &other] {

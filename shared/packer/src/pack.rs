@@ -6,8 +6,9 @@ use crate::import::{Imported, Port, import, output_axes};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
+use crate::portable::{Portable, PortableReport};
 use crate::target::Target;
-use crate::verify::verify;
+use crate::verify::{Path, verify};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::plan::PlanGraph;
 use glowplug_pack::{Manifest, Pack, PackBuilder, element_count};
@@ -87,6 +88,13 @@ pub struct Report {
     pub pack_bytes: usize,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
+    /// The portable graph, which serves where no plan does. Absent where the model has something in it that
+    /// such a graph cannot say: `without_portable` tells what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portable: Option<PortableReport>,
+    /// Why there is no portable graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_portable: Option<String>,
 }
 
 /// A verified pack of an ONNX model.
@@ -116,21 +124,30 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     (options.progress)(Stage::Plan);
     let graphs = decluttered.into_iter().map(Graphs::of).collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Write);
-    let file = Writer { graphs, parsed, onnx_bytes, options };
-    let (bytes, plans) = file.write(BTreeMap::new())?;
+    let portable = Portable::of(first, &graphs[0].decluttered);
+    let mut file = Writer { graphs, parsed, onnx_bytes, options, portable };
+    let written = file.write(BTreeMap::new())?;
     (file.options.progress)(Stage::Verify);
-    let seed = file.options.seed;
     let mut errors = BTreeMap::new();
-    let runs_here = file.options.target.runs_here();
-    for Imported { typed, inputs, .. } in imported.into_iter().filter(|_| runs_here) {
-        for (name, error) in guard("verify", || verify(&bytes, typed, &inputs, seed))? {
-            let worst = errors.entry(name).or_insert(0.0);
-            *worst = error.max(*worst);
+    if file.options.target.runs_here() {
+        let seed = file.options.seed;
+        for Imported { typed, inputs, .. } in &imported {
+            let found =
+                guard("verify", || verify(&written.bytes, &Path::Tuned, typed.clone(), inputs, seed))?;
+            keep_worst(&mut errors, found);
         }
+        file.verify_portable(written, first, &mut errors)?;
     }
-    let (bytes, _) = file.write(errors.clone())?;
-    let report = report(&bytes, onnx_bytes.len(), &plans, errors)?;
-    Ok(Packed { bytes, report })
+    let written = file.write(errors.clone())?;
+    let report = report(&written, onnx_bytes.len(), errors, file.portable.err().map(|e| e.to_string()))?;
+    Ok(Packed { bytes: written.bytes, report })
+}
+
+fn keep_worst(errors: &mut BTreeMap<String, f64>, found: BTreeMap<String, f64>) {
+    for (name, error) in found {
+        let worst = errors.entry(name).or_insert(0.0);
+        *worst = error.max(*worst);
+    }
 }
 
 /// Axes that have several extents are open, whatever the file says of them. `sides` are the ends of one side, for
@@ -165,7 +182,7 @@ fn simplify(typed: &TypedModel) -> Result<TypedModel, PackerError> {
 }
 
 /// tract panics on some models that contradict themselves. Such a model is an error, not the end of a tool.
-fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T, PackerError> {
+pub(crate) fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T, PackerError> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
@@ -206,10 +223,19 @@ struct Writer<'a, 'o> {
     parsed: Parsed,
     onnx_bytes: &'a [u8],
     options: &'a mut PackOptions<'o>,
+    /// Or why the model has none.
+    portable: Result<Portable, PackerError>,
+}
+
+/// A file, and what was found while it was written.
+struct Written {
+    bytes: Vec<u8>,
+    plans: Vec<PlanGraph>,
+    portable: Option<PortableReport>,
 }
 
 impl Writer<'_, '_> {
-    fn write(&self, errors: BTreeMap<String, f64>) -> Result<(Vec<u8>, Vec<PlanGraph>), PackerError> {
+    fn write(&self, errors: BTreeMap<String, f64>) -> Result<Written, PackerError> {
         let mut builder = PackBuilder::new();
         let mut plans: Vec<PlanGraph> = Vec::new();
         let mut known = Known::default();
@@ -227,10 +253,51 @@ impl Writer<'_, '_> {
             builder.plan(plan.encode());
             plans.push(plan);
         }
+        let portable = match &self.portable {
+            Ok(portable) => {
+                let (section, report) = portable.section(&builder, &plans)?;
+                builder.portable(section);
+                Some(report)
+            }
+            Err(_) => None,
+        };
         for (name, bytes) in &self.parsed.assets {
             builder.asset(name, bytes.clone())?;
         }
-        Ok((builder.finish(self.manifest(errors))?, plans))
+        Ok(Written { bytes: builder.finish(self.manifest(errors))?, plans, portable })
+    }
+
+    /// Checks the portable graph of the file just written, at the pinned shapes and at one other extent of
+    /// each axis that it leaves open. A graph that is wrong at another extent is fixed to the pinned shapes.
+    fn verify_portable(
+        &mut self,
+        written: Written,
+        imported: &Imported,
+        errors: &mut BTreeMap<String, f64>,
+    ) -> Result<(), PackerError> {
+        let Ok(portable) = &self.portable else { return Ok(()) };
+        let seed = self.options.seed;
+        let mut check = |bytes: &[u8], reference: TypedModel, inputs: &[Port]| {
+            let found = guard("verify", || verify(bytes, &Path::Portable, reference, inputs, seed))?;
+            keep_worst(errors, found);
+            Ok::<_, PackerError>(())
+        };
+        let others = portable.others(imported);
+        let elsewhere = others.into_iter().try_for_each(|other| {
+            check(&written.bytes, other.typed, &other.inputs).map_err(|e| (other.name, e))
+        });
+        let bytes = match elsewhere {
+            Ok(()) => written.bytes,
+            Err((axis, e)) => {
+                let why = vec![format!("{axis}: {e}")];
+                self.portable = Portable::fixed(imported, &self.graphs[0].decluttered, why);
+                if self.portable.is_err() {
+                    return Ok(());
+                }
+                self.write(BTreeMap::new())?.bytes
+            }
+        };
+        check(&bytes, imported.typed.clone(), &imported.inputs)
     }
 
     fn manifest(&self, max_relative_error: BTreeMap<String, f64>) -> Manifest {
@@ -249,6 +316,11 @@ impl Writer<'_, '_> {
             provenance.unexecuted.push(self.options.target.to_string());
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
+        let without = match &self.portable {
+            Ok(portable) => portable.fixed_axes(),
+            Err(e) => Some(format!("none: {e}")),
+        };
+        provenance.options.extend(without.map(|why| ("portable".to_owned(), why)));
         manifest
     }
 }
@@ -264,11 +336,12 @@ impl Report {
 }
 
 fn report(
-    bytes: &[u8],
+    written: &Written,
     onnx_bytes: usize,
-    plans: &[PlanGraph],
     max_relative_error: BTreeMap<String, f64>,
+    without_portable: Option<String>,
 ) -> Result<Report, PackerError> {
+    let Written { bytes, plans, portable } = written;
     let mut operators = BTreeMap::new();
     let nodes =
         |plan: &PlanGraph| plan.nodes.len() + plan.bodies.iter().map(|b| b.nodes.len()).sum::<usize>();
@@ -286,5 +359,7 @@ fn report(
         onnx_bytes,
         pack_bytes: bytes.len(),
         max_relative_error,
+        portable: portable.clone(),
+        without_portable,
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, PackerError};
 use crate::import::Port;
-use glowplug_engine::{BuildOptions, EngineError, Plans};
+use glowplug_engine::{BuildOptions, Plan, Plans};
 use glowplug_pack::{Buffer, Dtype, Pack, Region, Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,19 +18,35 @@ pub(crate) const TOLERANCE: f64 = 1e-5;
 /// How many sets of inputs are compared.
 const ROUNDS: u64 = 3;
 
+/// What of a pack is verified.
+pub(crate) enum Path {
+    /// The tuned plan that fits.
+    Tuned,
+    /// The portable graph.
+    Portable,
+}
+
+impl Path {
+    fn name(&self) -> &'static str {
+        match self {
+            Path::Tuned => "tuned plan",
+            Path::Portable => "portable graph",
+        }
+    }
+}
+
 /// The largest error of each output, relative to its largest value.
 ///
 /// Errors: [`ErrorKind::Verify`] with the output's name, the error and the tolerance; a pack that the engine
 /// does not load or run.
 pub(crate) fn verify(
     pack_bytes: &[u8],
+    path: &Path,
     reference: TypedModel,
     inputs: &[Port],
     seed: u64,
 ) -> Result<BTreeMap<String, f64>, PackerError> {
-    let plans = load(pack_bytes)?;
-    let shapes: Vec<_> = inputs.iter().map(Port::shape).collect();
-    let plan = plans.at(&shapes).map_err(|e| does_not_load(&e))?;
+    let plan = load(pack_bytes, path, inputs)?;
     let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
     let scales: Vec<_> = reference.outputs.iter().map(|o| least_scale(&reference, *o)).collect();
     let model_error = |e: TractError| PackerError::model("reference run", &e);
@@ -43,14 +59,16 @@ pub(crate) fn verify(
         let values = tensors.iter().map(glowplug_engine::to_tract).collect::<TractResult<Vec<_>>>();
         let values = values.map_err(model_error)?.into_iter().map(IntoTValue::into_tvalue).collect();
         let wanted = reference.run(values).map_err(model_error)?;
-        let found =
-            plan.run(&tensors).map_err(|e| PackerError::new(ErrorKind::Verify, format!("first run: {e}")))?;
+        let found = plan
+            .run(&tensors)
+            .map_err(|e| PackerError::new(ErrorKind::Verify, format!("{}: first run: {e}", path.name())))?;
         for (i, (port, wanted)) in plan.outputs().iter().zip(&wanted).enumerate() {
             let wanted = glowplug_engine::from_tract(wanted).map_err(model_error)?;
             let error = relative_error(&found[i], &wanted, scales[i]);
             if error > TOLERANCE || error.is_nan() {
                 let text = format!(
-                    "output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
+                    "{}: output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
+                    path.name(),
                     port.name
                 );
                 return Err(PackerError::new(ErrorKind::Verify, text));
@@ -62,14 +80,16 @@ pub(crate) fn verify(
     Ok(worst)
 }
 
-fn load(pack_bytes: &[u8]) -> Result<Plans, PackerError> {
+fn load(pack_bytes: &[u8], path: &Path, inputs: &[Port]) -> Result<Arc<Plan>, PackerError> {
     let region = Arc::new(Region::complete(Buffer::copy_of(pack_bytes)?));
     let pack = Arc::new(Pack::from_complete(&region)?);
-    Plans::open(pack, region, &BuildOptions::default()).map_err(|e| does_not_load(&e))
-}
-
-fn does_not_load(e: &EngineError) -> PackerError {
-    PackerError::new(ErrorKind::Internal, format!("the pack just written does not load: {e}"))
+    let shapes: Vec<_> = inputs.iter().map(Port::shape).collect();
+    let options = BuildOptions { portable: matches!(path, Path::Portable), ..BuildOptions::default() };
+    let plan = Plans::open(pack, region, &options).and_then(|plans| plans.at(&shapes));
+    plan.map_err(|e| {
+        let text = format!("the pack just written does not load its {}: {e}", path.name());
+        PackerError::new(ErrorKind::Internal, text)
+    })
 }
 
 /// What an output's error is relative to at least: 1 for probabilities, whose rounding is that of values around

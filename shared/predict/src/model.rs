@@ -4,7 +4,7 @@ use crate::batch::run_batched;
 use crate::error::{ErrorKind, PredictError};
 use crate::shapes::Fit;
 use crate::timings::{Timings, ms_since, timed};
-use glowplug_engine::{BuildOptions, Plans};
+use glowplug_engine::{BuildOptions, Plan, Plans};
 use glowplug_pack::{Manifest, Pack, Region, Tensor};
 use glowplug_processing::pipeline::{Limits, Pipeline};
 use glowplug_processing::post::{Answer, Post};
@@ -19,6 +19,8 @@ use std::time::Instant;
 pub struct ModelOptions {
     /// Compute threads of one inference.
     pub threads: usize,
+    /// Leave the tuned plans out and run the portable graph.
+    pub portable: bool,
     /// Hash all content before the first run, even where it was hashed on its way in.
     pub verify_always: bool,
     /// What one raw request may cost.
@@ -34,6 +36,7 @@ impl Default for ModelOptions {
     fn default() -> ModelOptions {
         ModelOptions {
             threads: 1,
+            portable: false,
             verify_always: false,
             limits: Limits::default(),
             fetch_ms: None,
@@ -47,6 +50,8 @@ pub struct Model {
     pack: Arc<Pack>,
     region: Arc<Region>,
     plans: Plans,
+    /// The one for the manifest's shapes.
+    plan: Arc<Plan>,
     /// Compiled when first used: a tokenizer takes ten times as long to read as a plan, and tensors need none.
     pipelines: OnceLock<Pipelines>,
     limits: Limits,
@@ -71,14 +76,17 @@ impl Model {
             timed(&mut load.verify_ms, || pack.verify_content(&region, None))?;
         }
         let start = options.started.unwrap_or_else(Instant::now);
-        let build = BuildOptions { threads: options.threads, ..BuildOptions::default() };
+        let (threads, portable) = (options.threads, options.portable);
+        let build = BuildOptions { threads, portable, ..BuildOptions::default() };
         let plans = Plans::open(pack.clone(), region.clone(), &build)?;
+        let plan = plans.at(&plans.default_shapes())?;
         load.plan_ms = Some(ms_since(start));
         let limits = options.limits;
         Ok(Model {
             pack,
             region,
             plans,
+            plan,
             pipelines: OnceLock::new(),
             limits,
             load,
@@ -97,6 +105,18 @@ impl Model {
     #[must_use]
     pub fn digest(&self) -> String {
         self.pack.digest()
+    }
+
+    /// What its plan was made from: `tuned` or `portable`.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.plan.source().name()
+    }
+
+    /// The instruction sets that its plan uses: `x86_64+avx2+fma`.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.plan.target()
     }
 
     /// Bytes of the pack's file.
@@ -132,6 +152,11 @@ impl Model {
         }
     }
 
+    /// Whether open axes may have other extents than the manifest's: there are plans for some, or a portable graph.
+    fn takes_other_shapes(&self) -> bool {
+        !self.manifest().buckets.is_empty() || self.pack.portable_range().is_some()
+    }
+
     /// Runs the plan on named tensors; answers with every output. Times `run_ms`.
     /// Errors: a name, dtype, rank or extent that the model does not take; the deadline.
     pub fn infer(
@@ -140,7 +165,7 @@ impl Model {
         deadline: Option<Instant>,
         timings: &mut Timings,
     ) -> Result<Vec<NamedTensor>, PredictError> {
-        let inputs = check_inputs(self.manifest(), inputs)?;
+        let inputs = check_inputs(self.manifest(), self.takes_other_shapes(), inputs)?;
         let outputs = self.run(&inputs, deadline, timings)?;
         let names = self.manifest().outputs.iter().map(|o| o.name.clone());
         Ok(names.zip(outputs).map(|(name, tensor)| NamedTensor { name, tensor }).collect())
@@ -156,7 +181,8 @@ impl Model {
     ) -> Result<InferResponse, PredictError> {
         request.check_outputs(self.manifest())?;
         let inputs = std::mem::take(&mut request.inputs);
-        let inputs = timed(&mut timings.preprocess_ms, || check_inputs(self.manifest(), inputs))?;
+        let check = || check_inputs(self.manifest(), self.takes_other_shapes(), inputs);
+        let inputs = timed(&mut timings.preprocess_ms, check)?;
         let outputs = self.run(&inputs, deadline, timings)?;
         Ok(timed(&mut timings.postprocess_ms, || request.respond(self.manifest(), version, outputs))?)
     }

@@ -192,7 +192,7 @@ fn inputs_are_put_in_the_manifests_order() {
     let a = Tensor::from_f32([1, 2], vec![1.0, 2.0]).unwrap();
     let b = Tensor::from_i64([1], vec![3]).unwrap();
     let sent = vec![named("b", b.clone()), named("a", a.clone())];
-    assert_eq!(check_inputs(&two_inputs(), sent).unwrap(), [a, b]);
+    assert_eq!(check_inputs(&two_inputs(), false, sent).unwrap(), [a, b]);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn inputs_that_are_not_the_models_are_told_with_what_is() {
         (vec![a(&[2])], r#"input "a": rank is 1 ([2]), expected 2 ([1,2])"#),
         (vec![a(&[1, 3])], r#"input "a": axis 1 ("d1") is 3, expected 2: shape is [1,3], expected [1,2]"#),
     ] {
-        refused(check_inputs(&two_inputs(), sent), text);
+        refused(check_inputs(&two_inputs(), false, sent), text);
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn kernel_op(op: BinaryOp) -> TractResult<BinOp> {
     })
 }
 
-pub(super) fn binary(op: BinaryOp) -> Box<dyn BinMiniOp> {
+pub(crate) fn binary(op: BinaryOp) -> Box<dyn BinMiniOp> {
     match op {
         BinaryOp::Min => Box::new(math::Min),
         BinaryOp::Max => Box::new(math::Max),
@@ -61,7 +61,7 @@ pub(super) fn binary(op: BinaryOp) -> Box<dyn BinMiniOp> {
     }
 }
 
-pub(super) fn unary(op: UnaryOp) -> Box<dyn ElementWiseMiniOp> {
+pub(crate) fn unary(op: UnaryOp) -> Box<dyn ElementWiseMiniOp> {
     match op {
         UnaryOp::Abs => Box::new(math::Abs {}),
         UnaryOp::Exp => Box::new(math::Exp {}),
@@ -80,7 +80,7 @@ pub(super) fn unary(op: UnaryOp) -> Box<dyn ElementWiseMiniOp> {
     }
 }
 
-pub(super) fn reducer(reducer: Reducer) -> nn::Reducer {
+pub(crate) fn reducer(reducer: Reducer) -> nn::Reducer {
     match reducer {
         Reducer::Sum => nn::Reducer::Sum,
         Reducer::Max => nn::Reducer::Max,
@@ -92,7 +92,7 @@ pub(super) fn reducer(reducer: Reducer) -> nn::Reducer {
     }
 }
 
-pub(super) fn comparison(op: Comparison) -> Box<dyn BinMiniOp> {
+pub(crate) fn comparison(op: Comparison) -> Box<dyn BinMiniOp> {
     match op {
         Comparison::Equal => Box::new(logic::CompEq),
         Comparison::NotEqual => Box::new(logic::CompNE),
@@ -103,7 +103,7 @@ pub(super) fn comparison(op: Comparison) -> Box<dyn BinMiniOp> {
     }
 }
 
-pub(super) fn pad_mode(mode: PadMode) -> tract_core::ops::array::PadMode {
+pub(crate) fn pad_mode(mode: PadMode) -> tract_core::ops::array::PadMode {
     use tract_core::ops::array::PadMode as Tract;
     match mode {
         PadMode::Constant { value } => Tract::Constant(Arc::new(tensor0(value))),

@@ -108,7 +108,7 @@ fn typed_binary<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractRes
     })
 }
 
-fn comparison(op: &dyn BinMiniOp) -> Option<Comparison> {
+pub(crate) fn comparison(op: &dyn BinMiniOp) -> Option<Comparison> {
     Some(match op.name() {
         "Eq" => Comparison::Equal,
         "NE" => Comparison::NotEqual,
@@ -120,7 +120,7 @@ fn comparison(op: &dyn BinMiniOp) -> Option<Comparison> {
     })
 }
 
-fn binary_op(op: &dyn BinMiniOp) -> TractResult<BinaryOp> {
+pub(crate) fn binary_op(op: &dyn BinMiniOp) -> TractResult<BinaryOp> {
     Ok(match op.name() {
         "Min" => BinaryOp::Min,
         "Max" => BinaryOp::Max,
@@ -141,7 +141,7 @@ fn element_wise<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractRes
     })
 }
 
-fn unary_op(op: &ElementWiseOp) -> TractResult<UnaryOp> {
+pub(crate) fn unary_op(op: &ElementWiseOp) -> TractResult<UnaryOp> {
     macro_rules! find {
         ($($tract:ty => $ours:ident),* $(,)?) => {
             $( if op.0.is::<$tract>() { return Ok(UnaryOp::$ours {}); } )*
@@ -157,17 +157,21 @@ fn unary_op(op: &ElementWiseOp) -> TractResult<UnaryOp> {
 
 fn reduce<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Reduce>().map(|o| {
-        let reducer = match o.reducer {
-            nn::Reducer::Sum => Reducer::Sum,
-            nn::Reducer::Max => Reducer::Max,
-            nn::Reducer::Min => Reducer::Min,
-            nn::Reducer::Prod => Reducer::Prod,
-            nn::Reducer::MeanOfSquares => Reducer::MeanOfSquares,
-            nn::Reducer::ArgMax(false) => Reducer::ArgMax,
-            nn::Reducer::ArgMin(false) => Reducer::ArgMin,
-            other => bail!("the reduction {other:?}"),
-        };
+        let reducer = reducer(o.reducer)?;
         Ok(same(node, Op::Reduce { axes: o.axes.to_vec(), reducer }))
+    })
+}
+
+pub(crate) fn reducer(reducer: nn::Reducer) -> TractResult<Reducer> {
+    Ok(match reducer {
+        nn::Reducer::Sum => Reducer::Sum,
+        nn::Reducer::Max => Reducer::Max,
+        nn::Reducer::Min => Reducer::Min,
+        nn::Reducer::Prod => Reducer::Prod,
+        nn::Reducer::MeanOfSquares => Reducer::MeanOfSquares,
+        nn::Reducer::ArgMax(false) => Reducer::ArgMax,
+        nn::Reducer::ArgMin(false) => Reducer::ArgMin,
+        other => bail!("the reduction {other:?}"),
     })
 }
 

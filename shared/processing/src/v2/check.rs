@@ -7,16 +7,17 @@ use glowplug_pack::{DisplayShape, Tensor};
 
 /// `tensors` in the order of the manifest's inputs, which is the order that `Plan::run` takes. No copy.
 ///
-/// Shapes are those of the tuned plan; a leading axis that the ONNX file leaves open takes any number of rows.
+/// Shapes are those of the manifest; a leading axis that the ONNX file leaves open takes any number of rows, and where
+/// `open` every axis that it leaves open any extent.
 /// Errors (`InvalidInput`): a name that is not an input (the error lists those that are), a name twice,
 /// an input that is missing, another dtype, rank or extent (name, found, wanted).
-pub fn check_inputs(manifest: &Manifest, tensors: Vec<NamedTensor>) -> Result<Vec<Tensor>> {
+pub fn check_inputs(manifest: &Manifest, open: bool, tensors: Vec<NamedTensor>) -> Result<Vec<Tensor>> {
     let mut slots: Vec<Option<Tensor>> = manifest.inputs.iter().map(|_| None).collect();
     for NamedTensor { name, tensor } in tensors {
         let Some(index) = manifest.inputs.iter().position(|i| i.name == name) else {
             return Err(unknown(manifest, &name));
         };
-        check(&manifest.inputs[index], !manifest.buckets.is_empty(), &tensor)
+        check(&manifest.inputs[index], open, &tensor)
             .map_err(|e| e.within(format_args!("input {}", quote(&name))))?;
         if slots[index].replace(tensor).is_some() {
             return Err(ProcessingError::invalid(format!(
@@ -45,7 +46,6 @@ pub(super) fn is_batch(index: usize, axis: &Axis) -> bool {
     index == 0 && axis.symbolic
 }
 
-/// `open`: whether there are plans for other extents of open axes than those of `wanted`.
 fn check(wanted: &InputSpec, open: bool, found: &Tensor) -> Result<()> {
     if found.dtype() != wanted.dtype {
         let (found, wanted) = (found.dtype().v2_name(), wanted.dtype.v2_name());
