@@ -52,10 +52,10 @@ def text_line():
 
 def page():
     """A page of three lines for ppocrv4-det, BGR, (x / 255 - mean) / deviation: f32[1,3,320,320]."""
-    image = Image.new("RGB", (320, 320), (250, 250, 246))
+    image = Image.new("RGB", (320, 320), (255, 255, 255))
     draw = ImageDraw.Draw(image)
     for y, size, text in [(24, 36, "GLOW PLUG"), (110, 24, "ready in one second"), (220, 48, "12:45")]:
-        draw.text((20, y), text, fill=(20, 20, 24), font=ImageFont.load_default(size=size))
+        draw.text((20, y), text, fill=(0, 0, 0), font=ImageFont.load_default(size=size))
     bgr = np.asarray(image)[:, :, ::-1].astype(np.float32) / np.float32(255)
     mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     return chw((bgr - mean) / deviation)
