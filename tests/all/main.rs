@@ -8,3 +8,5 @@ mod cloud;
 mod demo;
 /// Packs, runs and benches models through the command, against ONNX Runtime's outputs.
 mod goldens;
+/// Every operator of plans through the command, against ONNX Runtime's outputs.
+mod ops;

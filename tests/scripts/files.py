@@ -57,6 +57,16 @@ class Files:
             return
         self._note(path.read_text(encoding="utf-8") == value, name)
 
+    def data(self, name, value):
+        """One file of bytes, exactly."""
+        path = self._begin(name)
+        if path is None:
+            return
+        if not self.check:
+            path.write_bytes(value)
+            return
+        self._note(path.read_bytes() == value, name)
+
     def _begin(self, name):
         """The file's path; nothing where there is no such file to compare with."""
         self.count += 1

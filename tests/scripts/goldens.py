@@ -18,37 +18,41 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+import anchors
 from files import DATA, Files
 from mnist import held_out
-from pipelines import discs, pipelines
+from ops import ops
+from pipelines import pipelines
 
 VENDORED = DATA / "models"
-SENTENCE = "A glow plug warms the engine before its first start."
 SMALL_LENGTH = 16
-# No plan is made for it in the tests: the portable graph serves.
-OTHER_LENGTH = 24
 
 
-def session(path):
-    """One thread and no rewriting of the graph: the plainest run that ONNX Runtime offers."""
+def session(model):
+    """A model's path or bytes. One thread and no rewriting of the graph: the plainest run that ONNX Runtime offers."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
 
 
-def run(path, feeds):
-    """All outputs of the model, by their ONNX names."""
-    s = session(path)
+def run(model, feeds):
+    """All outputs of the model (a path, or bytes), by their ONNX names."""
+    s = session(model)
     names = [o.name for o in s.get_outputs()]
     return dict(zip(names, s.run(names, feeds)))
 
 
-def golden(files, model, path, feeds):
-    """Input and reference output of one model."""
-    files.arrays(f"goldens/{model}/input.npz", feeds)
-    files.arrays(f"goldens/{model}/output.npz", run(path, feeds))
+def golden(files, model, path, feeds, suffix="", keep=lambda outputs: outputs):
+    """Input and reference output of one model; `keep` is what is kept of the outputs."""
+    files.arrays(f"goldens/{model}/input{suffix}.npz", feeds)
+    files.arrays(f"goldens/{model}/output{suffix}.npz", keep(run(path, feeds)))
+
+
+def rounded(outputs):
+    """To multiples of 2^-20, far below the tolerance: a map of probabilities then deflates to a few kilobytes."""
+    return {name: (np.round(v * 2**20) / 2**20).astype(np.float32) for name, v in outputs.items()}
 
 
 def digits(files, cache):
@@ -98,22 +102,54 @@ def lines(files):
     files.document("lines/lines.json", {"model": "ppocr-cls", "input": "x", "lines": table})
 
 
-def picture():
-    """f32[1,3,224,224] of 8-bit values, (x - 127) / 128."""
-    return ((discs(224, 224, 24, seed=20).astype(np.float32) - 127) / 128).transpose(2, 0, 1)[None]
+def networks(files, cache):
+    """The networks that look at pictures, pages, lines and bytes."""
+    for model, feeds, keep in [
+        ("efficientnet-lite0", {"input": anchors.picture()}, None),
+        ("mobilenetv2", {"input": anchors.picture(2, seed=21)}, None),
+        ("resnet50", {"input": anchors.picture(2, seed=22)}, None),
+        ("ppocrv4-rec", {"x": anchors.text_line()}, rounded),
+        ("ppocrv4-det", {"x": anchors.page()}, rounded),
+        ("magika-v3_3", {"bytes": anchors.source_text()}, None),
+    ]:
+        golden(files, model, cache / f"{model}.onnx", feeds, **({"keep": keep} if keep else {}))
 
 
-def sentence(files, cache):
-    """One sentence through MiniLM's own tokenizer, padded to 16 tokens, so that the mask ends in zeros."""
-    tokenizer = Tokenizer.from_file(str(cache / "tokenizer.json"))
-    for length, folder in ((OTHER_LENGTH, f"minilm-l6-v2-f32-{OTHER_LENGTH}"), (SMALL_LENGTH, "minilm-l6-v2-f32")):
-        tokenizer.enable_truncation(length)
-        tokenizer.enable_padding(length=length, pad_id=0, pad_token="[PAD]")
-        fields = encoding_fields(tokenizer.encode(SENTENCE))
-        assert 0 in fields["attention_mask"], "the golden must cover masked positions"
+def silero(files):
+    """A sequence of six frames that begins in some state, and one frame in the state that another left behind."""
+    frames, random = anchors.voice(6), np.random.RandomState(6)
+    state = {name: (random.standard_normal((1, 1, 128)) * 0.1).astype(np.float32) for name in "hc"}
+    model = VENDORED / "silero-vad-16k-sequence.onnx"
+    golden(files, model.stem, model, {"input": frames} | state)
+    model, state = VENDORED / "silero-vad-openvino-16k.onnx", np.zeros((2, 1, 128), np.float32)
+    left = run(model, {"input": frames[:1], "state": state})["stateN"]
+    golden(files, model.stem, model, {"input": frames[1:2], "state": left})
+
+
+def tabular(files, cache):
+    """Eight held-out rows of scikit-learn's digits."""
+    with np.load(cache / "data" / "tab_digits_mlp_test.npz") as held_out_rows:
+        feeds = {"X": held_out_rows["X"][:8]}
+    golden(files, "tab_digits_mlp", VENDORED / "tab_digits_mlp.onnx", feeds)
+
+
+def sentences(files, cache):
+    """Texts through MiniLM's own tokenizer: one padded to 16 tokens, so that the mask ends in zeros, and longer ones.
+
+    Of the longer ones only the embedding is kept: it is the mean of what is left out.
+    """
+    model = "minilm-l6-v2-f32"
+    for length, padding in [(SMALL_LENGTH, None), *anchors.LENGTHS]:
+        fields = encoding_fields(anchors.sentence(cache, length, padding))
         feeds = {k: np.array([fields[k]], np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
-        golden(files, folder, cache / "minilm-l6-v2-f32.onnx", feeds)
-    files.document("goldens/minilm-l6-v2-f32/text.json", {"text": SENTENCE, "length": SMALL_LENGTH} | fields)
+        if padding is None:
+            assert 0 in fields["attention_mask"], "the golden must cover masked positions"
+            golden(files, model, cache / f"{model}.onnx", feeds)
+            document = {"text": anchors.SENTENCE, "length": length} | fields
+            files.document(f"goldens/{model}/text.json", document)
+            continue
+        embedding = (lambda o: {"sentence_embedding": o["sentence_embedding"]}) if length > 32 else (lambda o: o)
+        golden(files, model, cache / f"{model}.onnx", feeds, f"-{length}", embedding)
 
 
 def encoding_fields(encoding):
@@ -167,10 +203,13 @@ def main():
     files = Files(arguments.check)
     digits(files, arguments.cache)
     lines(files)
-    golden(files, "efficientnet-lite0", arguments.cache / "efficientnet-lite0.onnx", {"input": picture()})
-    sentence(files, arguments.cache)
+    networks(files, arguments.cache)
+    silero(files)
+    tabular(files, arguments.cache)
+    sentences(files, arguments.cache)
     pipelines(files)
     tokenizer_small(files)
+    ops(files, run)
     if files.differences:
         sys.exit("differs from tests/data: " + ", ".join(files.differences))
     print(f"{files.count} files {'compared, all the same' if arguments.check else 'written'}")

@@ -21,7 +21,8 @@ import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MANIFESTS = HERE.parent / "data" / "models"
+VENDORED = HERE.parent / "data" / "models"
+
 
 def sha256(path):
     with open(path, "rb") as f:
@@ -137,8 +138,11 @@ def build(root, name, maker, digest=None):
 
 
 def build_default(root):
-    """The two models that exist as weights only. The packages that write them are pinned, so their bytes are too."""
-    from build_models import checkpoint, efficientnet_lite0, minilm
+    """Two models that exist as weights only and two of seeded weights, for their shapes.
+
+    The packages that write them are pinned, so their bytes are too.
+    """
+    from build_models import checkpoint, efficientnet_lite0, minilm, random_weights
 
     weights = root / "weights"
     build(root, "efficientnet-lite0.onnx",
@@ -147,13 +151,17 @@ def build_default(root):
     build(root, "minilm-l6-v2-f32.onnx",
           lambda: minilm.model(checkpoint.safetensors(weights / "minilm-l6-v2.safetensors")),
           "ef26f32410d1b4ef5f8949aab9f1a51401d534e4e9903486442005b8d40e8247")
+    build(root, "mobilenetv2.onnx", random_weights.mobilenetv2,
+          "7cd9ca8f71967181bbbe067f39f624d53170deb0dbb5f8fc6a45960db6a64138")
+    build(root, "resnet50.onnx", random_weights.resnet50,
+          "02a9f240d7103da864fa809a634112977ca2e2994f16e11c81711d78fa4ec4af")
 
 
 def build_rest(root):
-    """Models for timing (random weights) and the tabular ones (trained here, so their bytes are not pinned)."""
-    from build_models import random_weights, tabular
+    """The tabular models (trained here, so their bytes are not pinned)."""
+    from build_models import tabular
 
-    for name, maker in (random_weights.MODELS | tabular.MODELS).items():
+    for name, maker in tabular.MODELS.items():
         build(root, name, lambda: maker(root))
 
 
@@ -171,7 +179,8 @@ def main():
     build_default(root)
     if arguments.all:
         build_rest(root)
-    for path in [*MANIFESTS.glob("*.toml"), *MANIFESTS.glob("*.labels.txt"), MANIFESTS / "mnist-cnn.onnx"]:
+    # The vendored ones too, so that the folder holds every model; they win over what was trained here.
+    for path in [p for ending in ("toml", "labels.txt", "onnx") for p in VENDORED.glob(f"*.{ending}")]:
         shutil.copyfile(path, root / path.name)
     say(f"{len(list(root.glob('*.onnx')))} models in {root}")
 

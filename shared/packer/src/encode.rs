@@ -40,7 +40,7 @@ pub(crate) fn encode(
     builder: &mut PackBuilder,
 ) -> Result<PlanGraph, PackerError> {
     let mut encoder = Encoder::new(decluttered, optimized, builder);
-    let order = optimized.eval_order().map_err(|e| PackerError::model("plan", &e))?;
+    let order = order(optimized).map_err(|e| PackerError::model("plan", &e))?;
     let mut refused: Vec<Refused<'_>> = Vec::new();
     for id in order {
         let node = optimized.node(id);
@@ -57,6 +57,17 @@ pub(crate) fn encode(
         return Err(unsupported(&refused));
     }
     encoder.finish().map_err(|e| PackerError::model("plan", &e))
+}
+
+/// The nodes in an order of execution. An input that nothing takes is a node too: a run is given it all the same.
+fn order(model: &TypedModel) -> TractResult<Vec<usize>> {
+    let mut order = model.eval_order()?;
+    for input in &model.inputs {
+        if !order.contains(&input.node) {
+            order.push(input.node);
+        }
+    }
+    Ok(order)
 }
 
 /// A node that a plan cannot say, and how many others are refused for the same reason.
@@ -209,7 +220,7 @@ impl<'a> Encoder<'a> {
     /// All nodes of the graph at hand; gives its inputs and outputs.
     fn graph(&mut self) -> TractResult<(Vec<usize>, Vec<Outlet>)> {
         let model = self.model;
-        for id in model.eval_order()? {
+        for id in order(model)? {
             let node = model.node(id);
             self.node(node)
                 .with_context(|| format!("node {:?} ({}) of the body", node.name, node.op.name()))?;

@@ -6,6 +6,7 @@
 
 mod open;
 mod ports;
+mod recurrent;
 mod rewrite;
 
 use crate::error::{ErrorKind, PackerError};
@@ -40,14 +41,18 @@ pub(crate) struct Imported {
 pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, PackerError> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let mut proto = parse_proto(&onnx, onnx_bytes)?;
-    rewrite::rewrite(proto.graph.as_mut().ok_or_else(not_onnx)?)?;
+    let backward = {
+        let graph = proto.graph.as_mut().ok_or_else(not_onnx)?;
+        rewrite::rewrite(graph)?;
+        recurrent::name_backward(graph)
+    };
     let graph = proto.graph.as_ref().ok_or_else(not_onnx)?;
     check_nodes(&onnx, graph)?;
     let inputs = ports(graph, pins)?;
     let model = onnx
         .model_for_proto_model_with_model_template(&proto, InferenceModel::default())
         .map_err(|e| PackerError::model("import", &e))?;
-    let typed = match analyse_pinned(model.clone(), &inputs) {
+    let mut typed = match analyse_pinned(model.clone(), &inputs) {
         Ok(typed) => typed,
         Err(pinned) => {
             tracing::debug!(error = %format!("{pinned:#}"), "analysis with pinned inputs failed, trying symbols");
@@ -59,6 +64,7 @@ pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, P
             })?
         }
     };
+    recurrent::turn_backward(&mut typed, &backward)?;
     let typed = with_plain_outputs(typed).map_err(|e| PackerError::model("import", &e))?;
     Ok(Imported { inference: model, typed, inputs, outputs: graph.output.clone() })
 }
@@ -106,6 +112,7 @@ fn check_nodes(onnx: &Onnx, graph: &pb::GraphProto) -> Result<(), PackerError> {
                 ),
             ));
         }
+        recurrent::check(node)?;
     }
     let defined: HashSet<&str> = (graph.input.iter().map(|i| &*i.name))
         .chain(graph.initializer.iter().map(|i| &*i.name))

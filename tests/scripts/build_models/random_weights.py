@@ -42,7 +42,7 @@ class _Network:
         return b.model(name, [floats("input", ["N", 3, 224, 224])], [floats("logits", ["N", 1000])], 17)
 
 
-def mobilenetv2(_root):
+def mobilenetv2():
     net = _Network()
     x, channels = net.conv("input", 3, 32, 3, 2, activation="relu6"), 32
     for expansion, width, repeats, first_stride in MOBILENET_STAGES:
@@ -57,7 +57,7 @@ def mobilenetv2(_root):
     return net.finish("mobilenetv2", net.conv(x, 320, 1280, 1, activation="relu6"), 1280, 0.03)
 
 
-def resnet50(_root):
+def resnet50():
     net = _Network()
     x, channels = net.conv("input", 3, 64, 7, 2, activation="relu"), 64
     x = net.b.op("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
@@ -71,6 +71,3 @@ def resnet50(_root):
             shortcut = x if same else net.conv(x, channels, 4 * width, 1, stride)
             x, channels = net.b.op("Relu", [net.b.op("Add", [y, shortcut])]), 4 * width
     return net.finish("resnet50", x, 2048, 0.02)
-
-
-MODELS = {"mobilenetv2.onnx": mobilenetv2, "resnet50.onnx": resnet50}

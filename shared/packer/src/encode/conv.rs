@@ -122,7 +122,7 @@ pub(super) fn col2im<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<Tra
 }
 
 impl Encoder<'_> {
-    fn concrete(&self, outlet: OutletId) -> TractResult<&[usize]> {
+    pub(super) fn concrete(&self, outlet: OutletId) -> TractResult<&[usize]> {
         let fact = self.model.outlet_fact(outlet)?;
         fact.shape.as_concrete().with_context(|| format!("an input of {:?}", fact.shape))
     }

@@ -39,6 +39,15 @@ pub(super) fn upsample<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<T
     node.op_as::<NearestUpsample>().map(|o| Ok(same(node, Op::Upsample { scales: o.scales.to_vec() })))
 }
 
-pub(super) fn expand<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
-    node.op_is::<MultiBroadcastTo>().then(|| Ok(same(node, Op::Expand)))
+/// tract's broadcast may add leading axes; a plan's repeats axes of 1 only.
+pub(super) fn expand<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
+    node.op_as::<MultiBroadcastTo>().map(|o| {
+        let mut x = node.inputs[0];
+        let shape = e.concrete(x)?;
+        if let Some(added) = o.shape.rank().checked_sub(shape.len()).filter(|n| *n > 0) {
+            let shape = [&vec![1; added][..], shape].concat();
+            x = e.step(&node.name, Op::Reshape, x, &shape)?;
+        }
+        Ok(Encoded { op: Op::Expand, inputs: tvec![x] })
+    })
 }
