@@ -393,7 +393,7 @@ fn a_loop_runs_over_any_number_of_slices_and_starts_anew_in_each_run() {
 /// `x * w`, with `w[2, 5, 3]` in panels: rows along axis 1, depth along axis 2, a matrix for each of axis 0.
 fn scaled() -> Draft {
     let mut draft = Draft::default();
-    let (k, mn, r, panel_bytes) = (3, 5, 4, 256);
+    let (k, mn, r, panel_bytes) = (3, 5, 4, 512);
     let mut ids = Vec::new();
     for matrix in 0..2u8 {
         let mut bytes = vec![0u8; 2 * panel_bytes];

@@ -238,7 +238,7 @@ fn every_reference_is_checked_at_the_door() {
         ("fact of no dimension", |g| node(g, "Conv").outputs[0].shape[0] = DimId(999), "dimension 999"),
         ("operand of a later node", |g| node(g, "Conv").inputs[0] = OUTLET(40), "no output of an earlier"),
         ("operand of no slot", |g| node(g, "Conv").inputs[0].slot = 1, "no output of an earlier"),
-        ("too few operands", |g| node(g, "Conv").inputs.truncate(1), "2 operands"),
+        ("too few operands", |g| node(g, "Conv").inputs.truncate(2), "2 operands"),
         (
             "too many outputs",
             |g| {

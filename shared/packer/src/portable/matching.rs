@@ -209,9 +209,9 @@ mod tests {
     use glowplug_pack::Place;
     use tract_core::internal::tract_ndarray::ArrayD;
 
-    /// The panels of `[mn, k]` values, `r` rows at a time, padded to 256 bytes.
+    /// The panels of `[mn, k]` values, `r` rows at a time, padded to 512 bytes.
     fn panels(mn: usize, k: usize, r: usize, value: impl Fn(usize, usize) -> f32) -> (Form, Vec<u8>) {
-        let panel_bytes = (k * r * 4).next_multiple_of(256);
+        let panel_bytes = (k * r * 4).next_multiple_of(512);
         let mut bytes = vec![0; mn.div_ceil(r) * panel_bytes];
         for row in 0..mn {
             for depth in 0..k {
