@@ -5,7 +5,7 @@ use glowplug_pack::{Pack, plan::PlanGraph};
 use std::sync::LazyLock;
 
 static GOLDEN: LazyLock<Pack> = LazyLock::new(|| {
-    Pack::parse(include_bytes!("../../tests/data/0/mnist-cnn.glow")).expect("the golden pack parses")
+    Pack::parse(include_bytes!("../../tests/data/1/mnist-cnn.glow")).expect("the golden pack parses")
 });
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! The demo as a test, and the golden pack of format version 0, which must load for ever.
+//! The demo as a test, and the golden pack of format version 1, which must load for ever.
 
 use anyhow::{Result, ensure};
 use glowplug_cli::npz;
@@ -21,11 +21,11 @@ fn every_answer_of_the_demo_is_onnx_runtimes() -> Result<()> {
 }
 
 #[test]
-fn the_golden_pack_of_version_0_loads_and_answers() -> Result<()> {
-    let pack = repo("tests/data/0/mnist-cnn.glow").display().to_string();
+fn the_golden_pack_of_version_1_loads_and_answers() -> Result<()> {
+    let pack = repo("tests/data/1/mnist-cnn.glow").display().to_string();
     let inspect: Value = serde_json::from_str(&glowplug_ok(&["inspect", &pack, "--json"])?)?;
     ensure!(
-        inspect["format_version"] == 0 && inspect["manifest"]["model"]["name"] == "mnist-cnn",
+        inspect["format_version"] == 1 && inspect["manifest"]["model"]["name"] == "mnist-cnn",
         "{inspect}"
     );
     glowplug_ok(&["verify", &pack])?;

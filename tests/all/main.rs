@@ -4,7 +4,7 @@
 mod cli_errors;
 /// The functions in the local cloud: HTTP, uploads, queue, faults.
 mod cloud;
-/// The demo, and the golden pack of format version 0.
+/// The demo, and the golden pack of format version 1.
 mod demo;
 /// Packs, runs and benches models through the command, against ONNX Runtime's outputs.
 mod goldens;

@@ -7,7 +7,7 @@ use std::ops::Range;
 /// The first eight bytes. Line ends and the high bit reveal a transfer that mangled the file.
 pub const MAGIC: [u8; 8] = *b"\x89GLOW\r\n\x1a";
 /// The format version this build writes and reads.
-pub const FORMAT_VERSION: u16 = 0;
+pub const FORMAT_VERSION: u16 = 1;
 /// Sections are cut into chunks of this many bytes; the last of a section may be shorter.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Sections and blobs start at multiples of this: what the widest kernels read aligned.
@@ -324,7 +324,8 @@ fn fixed_part(bytes: &[u8]) -> Result<Fixed, PackError> {
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
     if version != FORMAT_VERSION {
-        let text = format!("pack format version {version}, this build reads version {FORMAT_VERSION}");
+        let mend = if version < FORMAT_VERSION { "pack the model again" } else { "use a newer build" };
+        let text = format!("pack format version {version}, this build reads version {FORMAT_VERSION}: {mend}");
         return Err(PackError::new(ErrorKind::Unsupported, text));
     }
     let flags = u16::from_le_bytes([bytes[10], bytes[11]]);

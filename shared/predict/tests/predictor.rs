@@ -1,4 +1,4 @@
-//! A `Predictor` over real stores and a real pack: the golden mnist-cnn of format version 0.
+//! A `Predictor` over real stores and a real pack: the golden mnist-cnn of format version 1.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const PACK: &[u8] = include_bytes!("../../../tests/data/0/mnist-cnn.glow");
+const PACK: &[u8] = include_bytes!("../../../tests/data/1/mnist-cnn.glow");
 
 /// A memory store with the pack under these names, version 1, alias `default`.
 async fn store(names: &[&str]) -> Arc<dyn ObjectStore> {
