@@ -6,5 +6,9 @@ mod cli_errors;
 mod cloud;
 /// The demo, and the golden pack of format version 0.
 mod demo;
+/// Faults between S3 and the function, and the cache.
+mod faults;
 /// Packs, runs and benches models through the command, against ONNX Runtime's outputs.
 mod goldens;
+/// `publish` into S3, and `dev`.
+mod tools;
