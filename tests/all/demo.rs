@@ -1,6 +1,6 @@
 //! The demo as a test, and the golden pack of format version 1, which must load for ever.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
 use glowplug_tests::{assert_close, bin_dir, glowplug_ok, repo};
 use serde_json::Value;
@@ -20,19 +20,39 @@ fn every_answer_of_the_demo_is_onnx_runtimes() -> Result<()> {
     Ok(())
 }
 
+/// Name, and the reference: the folder of a model's golden, or the file of an operator's.
+const GOLDEN_PACKS: [(&str, &str); 3] = [
+    ("mnist-cnn", "tests/data/goldens/mnist-cnn"),
+    ("tab_digits_mlp", "tests/data/goldens/tab_digits_mlp"),
+    ("lstm", "tests/data/ops/lstm.npz"),
+];
+
 #[test]
-fn the_golden_pack_of_version_1_loads_and_answers() -> Result<()> {
-    let pack = repo("tests/data/1/mnist-cnn.glow").display().to_string();
+fn the_golden_packs_of_version_1_load_and_answer() -> Result<()> {
+    for (name, reference) in GOLDEN_PACKS {
+        golden_pack(name, &repo(reference)).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+/// By its plan, and by its portable graph, which has to answer when no plan fits any more.
+fn golden_pack(name: &str, reference: &Path) -> Result<()> {
+    let pack = repo(&format!("tests/data/1/{name}.glow")).display().to_string();
     let inspect: Value = serde_json::from_str(&glowplug_ok(&["inspect", &pack, "--json"])?)?;
-    ensure!(
-        inspect["format_version"] == 1 && inspect["manifest"]["model"]["name"] == "mnist-cnn",
-        "{inspect}"
-    );
+    let (version, model) = (&inspect["format_version"], &inspect["manifest"]["model"]["name"]);
+    ensure!(*version == 1 && *model == name, "{inspect}");
     glowplug_ok(&["verify", &pack])?;
     let temp = tempfile::tempdir()?;
-    let output = temp.path().join("out.npz");
-    let input = repo("tests/data/goldens/mnist-cnn/input.npz").display().to_string();
-    glowplug_ok(&["run", &pack, "--input", &input, "--output", &output.display().to_string()])?;
-    let wanted = npz::read(&repo("tests/data/goldens/mnist-cnn/output.npz"))?;
-    assert_close(&npz::read(&output)?, &wanted, 1e-4)
+    let path = |name: &str| temp.path().join(name);
+    let (inputs, wanted) = match reference.is_dir() {
+        true => (npz::read(&reference.join("input.npz"))?, npz::read(&reference.join("output.npz"))?),
+        false => crate::ops::parts(npz::read(reference)?)?,
+    };
+    npz::write(&path("in.npz"), &inputs)?;
+    let (input, output) = (path("in.npz").display().to_string(), path("out.npz").display().to_string());
+    for more in [&[][..], &["--portable"]] {
+        glowplug_ok(&[&["run", &pack, "--input", &input, "--output", &output], more].concat())?;
+        assert_close(&npz::read(&path("out.npz"))?, &wanted, 1e-4).with_context(|| format!("{more:?}"))?;
+    }
+    Ok(())
 }

@@ -6,7 +6,11 @@ mod cli_errors;
 mod cloud;
 /// The demo, and the golden pack of format version 1.
 mod demo;
+/// Faults between S3 and the function, and the cache.
+mod faults;
 /// Packs, runs and benches models through the command, against ONNX Runtime's outputs.
 mod goldens;
 /// Every operator of plans through the command, against ONNX Runtime's outputs.
 mod ops;
+/// `publish` into S3, and `dev`.
+mod tools;

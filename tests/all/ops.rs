@@ -67,7 +67,7 @@ fn check(model: &str, expected: &Value) -> Result<BTreeSet<String>> {
 }
 
 /// `in.<name>` and `out.<name>`, each as the model calls it.
-fn parts(tensors: Vec<NamedTensor>) -> Result<(Vec<NamedTensor>, Vec<NamedTensor>)> {
+pub(crate) fn parts(tensors: Vec<NamedTensor>) -> Result<(Vec<NamedTensor>, Vec<NamedTensor>)> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for NamedTensor { name, tensor } in tensors {
         let (side, name) = name.split_once('.').with_context(|| format!("a member called {name:?}"))?;

@@ -33,6 +33,7 @@ pub fn store_error(what: &str, error: &StoreError) -> Error {
     let kind = match error.kind() {
         Store::NotFound => ErrorKind::NotFound,
         Store::Invalid => ErrorKind::InvalidInput,
+        Store::TooLarge => ErrorKind::TooLarge,
         Store::Timeout => ErrorKind::Timeout,
         Store::Unavailable => ErrorKind::NotReady,
         _ => ErrorKind::Internal,

@@ -3,7 +3,7 @@
 use glowplug_lambda::BoxError;
 use glowplug_lambda::config::{Config, Location, ModelSpec, Selector, Verify};
 use glowplug_predict::{Limits, ModelOptions, ModelRef, Predictor, PredictorOptions};
-use glowplug_store::{DirectoryStore, ObjectStore, PackStore, StoreError};
+use glowplug_store::{DirectoryStore, FetchOptions, ObjectStore, PackCache, PackStore, StoreError};
 use glowplug_store_s3::{S3Options, S3Store};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,17 @@ pub enum Threads {
 
 /// A predictor over the configured store, with nothing loaded yet.
 pub fn open_predictor(config: &Config, threads: Threads) -> Result<Predictor, BoxError> {
-    let store = PackStore::new(objects(config, &config.store)?);
+    let options = FetchOptions {
+        first_bytes: config.fetch.part_bytes,
+        part_bytes: config.fetch.part_bytes,
+        parallel: config.fetch.connections,
+        ..FetchOptions::default()
+    };
+    let mut store = PackStore::new(objects(config, &config.store)?).with_options(options);
+    if let Some(cache) = &config.cache {
+        let cache = PackCache::new(&cache.dir, cache.max_bytes);
+        store = store.with_cache(Arc::new(cache.hashing_all(config.verify == Verify::Always)));
+    }
     let limits = Limits { max_pixels: config.max_pixels, ..Limits::default() };
     let verify_always = config.verify == Verify::Always;
     let (at_once, each) = match threads {

@@ -9,7 +9,7 @@ mod types;
 use reader::{Range, Reader};
 
 pub use reader::{ConfigError, Problem};
-pub use types::{Function, Location, ModelSpec, Role, S3Options, Selector, Verify};
+pub use types::{Cache, Fetch, Function, Location, ModelSpec, Role, S3Options, Selector, Verify};
 
 const MIB: usize = 1 << 20;
 
@@ -42,6 +42,10 @@ pub struct Config {
     pub metrics_namespace: String,
     /// How to reach S3, passed through.
     pub s3: S3Options,
+    /// How packs are fetched.
+    pub fetch: Fetch,
+    /// Where fetched packs are kept on this machine; nowhere where absent.
+    pub cache: Option<Cache>,
 }
 
 impl Config {
@@ -76,6 +80,11 @@ impl Config {
                 "Glowplug".into(),
             ),
             s3: s3_options(&mut env),
+            fetch: Fetch {
+                part_bytes: env.number("GLOWPLUG_FETCH_PART_KB", 2048, Range(256, 65_536)) * 1024,
+                connections: env.size("GLOWPLUG_FETCH_CONNECTIONS", 4, Range(1, 32)),
+            },
+            cache: cache(&mut env),
             function,
         };
         env.finish(config)
@@ -132,6 +141,14 @@ fn namespace(text: &str) -> Option<String> {
     let good =
         text.len() <= 255 && text.bytes().all(legal) && !text.starts_with("AWS/") && !text.starts_with(':');
     good.then(|| text.to_owned())
+}
+
+/// `GLOWPLUG_CACHE_MB` turns the cache on; 0, the default, means none.
+fn cache(env: &mut Reader<'_>) -> Option<Cache> {
+    let absolute = |text: &str| (text.starts_with('/') && !text.contains('\0')).then(|| text.into());
+    let dir = env.or("GLOWPLUG_CACHE_DIR", "an absolute path", absolute, "/tmp/glowplug".into());
+    let max_bytes = env.number("GLOWPLUG_CACHE_MB", 0, Range(0, 10_240)) * MIB as u64;
+    (max_bytes > 0).then_some(Cache { dir, max_bytes })
 }
 
 fn s3_options(env: &mut Reader<'_>) -> S3Options {

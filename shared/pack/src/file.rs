@@ -68,6 +68,18 @@ impl Pack {
         Pack::parse(all)
     }
 
+    /// The file's first `front_len` bytes: header, chunk table, and every section that a plan is built from.
+    #[must_use]
+    pub fn front(&self) -> &[u8] {
+        &self.front
+    }
+
+    /// The section that holds chunk `index`.
+    #[must_use]
+    pub fn section_of(&self, index: usize) -> Option<&Section> {
+        self.header.sections.iter().find(|section| section.chunks.contains(&index))
+    }
+
     /// Header and section table.
     #[must_use]
     pub fn header(&self) -> &Header {
@@ -140,7 +152,7 @@ impl Pack {
     pub fn verify_content(&self, region: &Region, deadline: Option<Instant>) -> Result<(), PackError> {
         for (index, chunk) in self.chunks.iter().enumerate() {
             let range = chunk.offset..chunk.offset + chunk.len as u64;
-            check_chunk(index, chunk, region.wait(range, deadline)?)?;
+            chunk.check(index, region.wait(range, deadline)?)?;
         }
         Ok(())
     }
@@ -155,19 +167,9 @@ fn slice<'a>(bytes: &'a [u8], range: &Range<u64>) -> &'a [u8] {
 fn check_chunks(chunks: &[Chunk], section: &Section, front: &[u8]) -> Result<(), PackError> {
     for (chunk, index) in chunks.iter().zip(section.chunks.clone()) {
         let bytes = slice(front, &(chunk.offset..chunk.offset + chunk.len as u64));
-        check_chunk(index, chunk, bytes).map_err(|e| e.within(section.kind.name()))?;
+        chunk.check(index, bytes).map_err(|e| e.within(format_args!("section {}", section.kind.name())))?;
     }
     Ok(())
-}
-
-fn check_chunk(index: usize, chunk: &Chunk, bytes: &[u8]) -> Result<(), PackError> {
-    if blake3::hash(bytes) == chunk.hash {
-        return Ok(());
-    }
-    let (start, end) = (chunk.offset, chunk.offset + chunk.len as u64);
-    Err(PackError::corrupt(format!(
-        "chunk {index} (bytes {start} to {end}): its hash differs from the chunk table's"
-    )))
 }
 
 fn check_assets(manifest: &Manifest, header: &Header) -> Result<(), PackError> {

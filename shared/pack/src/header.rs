@@ -112,6 +112,29 @@ pub struct Chunk {
     pub hash: [u8; 32],
 }
 
+impl Chunk {
+    /// Its bytes as a range of the file.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.len as u64
+    }
+
+    /// Whether `bytes` are this chunk's, which is number `index` of its table. Errors: another hash, with the
+    /// first digits of the one found and the one wanted. Cost: one BLAKE3 pass.
+    pub fn check(&self, index: usize, bytes: &[u8]) -> Result<(), PackError> {
+        let found = blake3::hash(bytes);
+        if found == self.hash {
+            return Ok(());
+        }
+        let digits = |hash: blake3::Hash| hash.to_hex()[..16].to_owned();
+        let (found, wanted) = (digits(found), digits(self.hash.into()));
+        let Range { start, end } = self.range();
+        Err(PackError::corrupt(format!(
+            "chunk {index} (bytes {start} to {end}): its hash is {found}.., the chunk table wants {wanted}.."
+        )))
+    }
+}
+
 /// The header of a pack, checked against itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

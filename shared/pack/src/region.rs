@@ -100,8 +100,10 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 const MISSING: u8 = 0;
-const WRITING: u8 = 1;
-const VERIFIED: u8 = 2;
+/// Missing, and somebody waits for it or will soon.
+const WANTED: u8 = 1;
+const WRITING: u8 = 2;
+const VERIFIED: u8 = 3;
 
 /// The bytes of one pack, addressed by their offset in the file.
 pub struct Region {
@@ -181,15 +183,12 @@ impl Region {
                 chunk.len
             )));
         }
-        if blake3::hash(bytes) != chunk.hash {
-            return Err(PackError::corrupt(format!(
-                "chunk {index} (bytes {} to {}): its hash differs from the chunk table's",
-                chunk.offset,
-                chunk.offset + chunk.len as u64
-            )));
-        }
+        chunk.check(index, bytes)?;
         let state = &self.states[index];
-        if state.compare_exchange(MISSING, WRITING, Ordering::Acquire, Ordering::Acquire).is_err() {
+        let claim =
+            |from| state.compare_exchange(from, WRITING, Ordering::Acquire, Ordering::Acquire).is_ok();
+        // Missing chunks become wanted at any time, wanted ones never missing again: in this order none slips by.
+        if !claim(MISSING) && !claim(WANTED) {
             return Ok(());
         }
         let start = usize::try_from(chunk.offset).map_err(|_| PackError::corrupt("chunk offset"))?;
@@ -208,6 +207,24 @@ impl Region {
         drop(self.lock());
         self.arrived.notify_all();
         Ok(())
+    }
+
+    /// Marks the missing chunks of `range` of the file as wanted, so that the transfer brings them next. Never
+    /// waits and needs no thanks: what lies outside of the region is passed over. For who needs several ranges
+    /// and would otherwise tell of each only when it waits for it.
+    pub fn want(&self, range: &Range<u64>) {
+        let first = self.chunks.partition_point(|c| c.range().end <= range.start);
+        let chunks = self.chunks.iter().zip(&self.states).skip(first);
+        for (_, state) in chunks.take_while(|(chunk, _)| chunk.offset < range.end) {
+            // Of no effect on what is there or on its way in. Orders no memory: it is a hint.
+            let _ = state.compare_exchange(MISSING, WANTED, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether chunk `index` is missing and was asked for by [`Region::wait`] or [`Region::want`].
+    #[must_use]
+    pub fn is_wanted(&self, index: usize) -> bool {
+        self.states.get(index).is_some_and(|state| state.load(Ordering::Relaxed) == WANTED)
     }
 
     /// Ends every wait, now and later, for bytes that are not there. The first reason stays.
@@ -247,13 +264,16 @@ impl Region {
     }
 
     fn wait_for_chunks(&self, range: &Range<u64>, deadline: Option<Instant>) -> Result<(), PackError> {
-        let first = self.chunks.partition_point(|c| c.offset + c.len as u64 <= range.start);
+        let first = self.chunks.partition_point(|c| c.range().end <= range.start);
         let (mut at, mut index) = (range.start, first);
         while at < range.end {
             match self.chunks.get(index) {
                 Some(chunk) if chunk.offset <= at => {
-                    self.wait_for_chunk(index, deadline)?;
-                    at = chunk.offset + chunk.len as u64;
+                    if !self.is_there(index) {
+                        self.want(&(at..range.end));
+                        self.wait_for_chunk(index, deadline)?;
+                    }
+                    at = chunk.range().end;
                     index += 1;
                 }
                 _ => {
@@ -265,14 +285,14 @@ impl Region {
         Ok(())
     }
 
+    fn is_there(&self, index: usize) -> bool {
+        self.states[index].load(Ordering::Acquire) == VERIFIED
+    }
+
     fn wait_for_chunk(&self, index: usize, deadline: Option<Instant>) -> Result<(), PackError> {
-        let there = || self.states[index].load(Ordering::Acquire) == VERIFIED;
-        if there() {
-            return Ok(());
-        }
         let mut stopped = self.lock();
         loop {
-            if there() {
+            if self.is_there(index) {
                 return Ok(());
             }
             if let Some(error) = &*stopped {
@@ -344,6 +364,21 @@ mod tests {
         assert!(!region.is_complete());
         region.deliver(1, &bytes[1]).unwrap();
         assert!(region.is_complete());
+    }
+
+    #[test]
+    fn what_is_waited_for_is_wanted_until_it_is_there() {
+        let (region, bytes) = region();
+        let wanted = |region: &Region| [0, 1, 2].map(|i| region.is_wanted(i));
+        assert_eq!(wanted(&region), [false; 3]);
+        region.want(&(8..99));
+        assert_eq!(wanted(&region), [false, true, false]);
+        region.wait(0..1, Some(Instant::now())).unwrap_err();
+        assert_eq!(wanted(&region), [true, true, false]);
+        region.deliver(1, &bytes[1]).unwrap();
+        region.want(&(0..10));
+        assert_eq!(wanted(&region), [true, false, false]);
+        assert_eq!(region.wait(6..10, None).unwrap(), bytes[1]);
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl PredictError {
         let kind = match error.kind() {
             StoreErrorKind::NotFound => ErrorKind::NotFound,
             StoreErrorKind::Invalid => ErrorKind::InvalidInput,
+            StoreErrorKind::TooLarge => ErrorKind::TooLarge,
             StoreErrorKind::Timeout | StoreErrorKind::Unavailable | StoreErrorKind::Changed => {
                 ErrorKind::Unavailable
             }

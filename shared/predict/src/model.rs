@@ -58,7 +58,7 @@ pub struct Model {
     load: Timings,
     load_told: AtomicBool,
     /// Keeps the transfer alive while later weights still arrive.
-    _fetch: FetchGuard,
+    fetch: FetchGuard,
 }
 
 /// What the manifest says of raw requests, ready to be applied.
@@ -91,7 +91,7 @@ impl Model {
             limits,
             load,
             load_told: AtomicBool::new(false),
-            _fetch: fetch,
+            fetch,
         })
     }
 
@@ -155,6 +155,11 @@ impl Model {
     /// Whether open axes may have other extents than the manifest's: there are plans for some, or a portable graph.
     fn takes_other_shapes(&self) -> bool {
         !self.manifest().buckets.is_empty() || self.pack.portable_range().is_some()
+    }
+
+    /// Has the pack kept on this machine, where the store has a cache. Returns at once; within a tokio runtime.
+    pub(crate) fn keep(&self) {
+        self.fetch.keep();
     }
 
     /// Runs the plan on named tensors; answers with every output. Times `run_ms`.

@@ -4,7 +4,7 @@ use crate::error::{ErrorKind, PredictError};
 use crate::model::{Model, ModelOptions};
 use crate::slots::{Entry, Slots};
 use crate::timings::{Timings, ms_since};
-use glowplug_store::{ModelName, ModelStore, Resolved, Version};
+use glowplug_store::{Admit, ModelName, ModelStore, Resolved, StoreError, StoreErrorKind, Version};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use tokio::sync::Semaphore;
 
 /// How long an alias is believed before it is read again, in the background.
 const ALIAS_AGE: Duration = Duration::from_secs(60);
+
+/// How long after a model's first answer its pack is written into the store's cache: the answer goes out first.
+const ANSWER_LEAVES: Duration = Duration::from_millis(50);
 
 /// How a [`Predictor`] uses the machine.
 #[derive(Clone, Debug)]
@@ -132,7 +135,8 @@ impl Predictor {
         let late = |_| PredictError::new(ErrorKind::Timeout, "the deadline passed during the inference");
         let permit = tokio::time::timeout_at(deadline.into(), self.0.compute.clone().acquire_owned());
         let permit = permit.await.map_err(late)?;
-        let mut timings = loaded.model.take_load_timings().unwrap_or_default();
+        let load = loaded.model.take_load_timings();
+        let (first, mut timings) = (load.is_some(), load.unwrap_or_default());
         let Loaded { model, resolved } = loaded.clone();
         let job = tokio::task::spawn_blocking(move || {
             // Held by the job and not by its caller: a caller that gives up frees no thread.
@@ -145,23 +149,41 @@ impl Predictor {
             let key = (loaded.resolved.name.clone(), loaded.resolved.version.clone());
             self.0.slots.discard(&key, &loaded.model);
         }
+        if first {
+            let model = loaded.model.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWER_LEAVES).await;
+                model.keep();
+            });
+        }
         let (value, timings) = done?;
         Ok(Served { value, model: loaded, timings })
     }
 
     async fn load(&self, key: &Key, resolved: &Resolved) -> Result<Model, PredictError> {
         let start = Instant::now();
-        let opened = self.0.store.get(resolved).await.map_err(|e| PredictError::store(resolved, &e))?;
+        let opened = self.0.store.open(resolved, self.admit(key, resolved)).await;
+        let opened = opened.map_err(|e| PredictError::store(resolved, &e))?;
         let mut options = self.0.options.model.clone();
         options.fetch_ms = Some(ms_since(start));
-        for (name, version) in self.0.slots.reserve(key, opened.pack.header().file_len)? {
-            tracing::info!(model = %name, version = %version, "evicted for {resolved}");
-        }
         let built = tokio::task::spawn_blocking(move || Model::open(opened, &options)).await;
         let model = built.unwrap_or_else(|panic| Err(panicked(&panic)))?;
         let t = model.load_timings();
         tracing::info!(model = %resolved, fetch_ms = t.fetch_ms, verify_ms = t.verify_ms, plan_ms = t.plan_ms, "loaded");
         Ok(model)
+    }
+
+    /// Makes room within the memory budget for a pack of told size, before the store takes memory for it.
+    fn admit(&self, key: &Key, resolved: &Resolved) -> Admit {
+        let (this, key, resolved) = (self.clone(), key.clone(), resolved.clone());
+        Arc::new(move |bytes| {
+            let evicted = this.0.slots.reserve(&key, bytes);
+            let evicted = evicted.map_err(|e| StoreError::new(StoreErrorKind::TooLarge, e.to_string()))?;
+            for (name, version) in evicted {
+                tracing::info!(model = %name, version = %version, "evicted for {resolved}");
+            }
+            Ok(())
+        })
     }
 
     /// The version that is meant. What was resolved lately is believed; what was resolved long ago is

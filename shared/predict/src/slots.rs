@@ -260,6 +260,20 @@ mod tests {
         assert!(matches!(slots.enter(&"big"), Entry::Failed(_)));
     }
 
+    #[test]
+    fn models_that_load_at_once_share_the_budget_too() {
+        let slots = Slots::new(100);
+        for key in ["a", "b"] {
+            assert!(matches!(slots.enter(&key), Entry::<u32>::Load(_)));
+        }
+        assert_eq!(slots.reserve(&"a", 60).unwrap(), Vec::<&str>::new());
+        let e = slots.reserve(&"b", 60).unwrap_err().to_string();
+        assert!(e.contains("takes 60 bytes") && e.contains("(60 in use)"), "{e}");
+        // Asked again, as by a second try of the same load, it counts once.
+        slots.reserve(&"a", 70).unwrap();
+        slots.reserve(&"b", 30).unwrap();
+    }
+
     #[tokio::test]
     async fn of_many_callers_one_loads_and_all_get_the_same() {
         let slots = Arc::new(Slots::<&str, u32>::new(100));

@@ -130,7 +130,7 @@ impl ObjectStore for S3Store {
         let mut left = u64::try_from(output.content_length().unwrap_or(-1)).ok();
         while let Some(piece) = output.body.try_next().await.map_err(|e| broken(&place, &chain(&e)))? {
             left = left.map(|left| left.saturating_sub(piece.len() as u64));
-            sink(piece)?;
+            sink(&info, piece)?;
         }
         match left {
             None | Some(0) => Ok(info),

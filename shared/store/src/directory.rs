@@ -63,8 +63,9 @@ impl ObjectStore for DirectoryStore {
         check_etag(key, if_match, &etag)?;
         let range = clip(key, range, total_len)?;
         let bytes = blocking(move || read_range(&mut file, range)).await.map_err(|e| io_error(&path, &e))?;
-        sink(bytes)?;
-        Ok(ObjectInfo { etag, total_len })
+        let info = ObjectInfo { etag, total_len };
+        sink(&info, bytes)?;
+        Ok(info)
     }
 
     async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<PutOutcome, StoreError> {

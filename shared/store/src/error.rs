@@ -22,6 +22,8 @@ pub enum StoreErrorKind {
     Denied,
     /// Bytes that contradict their pack: truncated, altered, or not a pack at all.
     Corrupt,
+    /// The caller has no room for it.
+    TooLarge,
     /// The store did not answer in time. Trying again may help.
     Timeout,
     /// The store could not be reached or failed by its own fault. Trying again may help.

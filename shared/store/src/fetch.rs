@@ -1,36 +1,30 @@
-//! Bringing a pack from a store that is not a local file: a small read for the front, parallel ranges for the rest.
+//! How packs are fetched from a store that is not a local file: the options, and the handle on a running transfer.
 //!
-//! The front part comes first and is checked at once. Everything behind it is cut into parts, which a few workers
-//! fetch in file order (which is execution order) into the region, hashing chunk by chunk as the bytes arrive. A part
-//! that fails on the way is taken up again behind its last whole chunk. All reads after the first are pinned
-//! to the object's state by its ETag.
+//! One request brings the front part and the first weights; it is read as a stream, so that the plan can be built
+//! as soon as the front part is here (`first`). The rest comes in parts over a few connections at once: what somebody
+//! waits for first, then in file order, which is execution order (`transfer`). Every chunk is hashed as it arrives, and
+//! only then can it be waited for.
 
+use crate::cache::Keep;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::model::{OpenedPack, Resolved};
-use crate::object::{ETag, ObjectStore};
-use crate::packs::{check_digest, of_pack};
-use crate::parts::{Assembler, cut};
 use crate::retry::Retry;
-use bytes::Bytes;
-use glowplug_pack::header::FIRST_READ_BYTES;
-use glowplug_pack::{Buffer, ErrorKind, Header, Pack, PackError, Region};
-use std::ops::Range;
+use glowplug_pack::Region;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
-
-/// What is asked for first.
-pub(crate) const FIRST_READ: Range<u64> = 0..FIRST_READ_BYTES as u64;
+use tokio::task::AbortHandle;
 
 /// How a pack is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchOptions {
-    /// Bytes of one range request; rounded to whole chunks, at least one.
+    /// Bytes of the first request, at least 256 KiB: the front part, and the first weights behind it.
+    pub first_bytes: u64,
+    /// Bytes of each further range request; rounded to whole chunks, at least one.
     pub part_bytes: u64,
     /// Range requests in flight; 0 counts as 1.
     pub parallel: usize,
+    /// A request that brings nothing for so long is given up, and what it lacks is asked for again.
+    pub stall_timeout: Duration,
     /// Longest time of one request, from its start to its last byte.
     pub attempt_timeout: Duration,
     /// Tries per part. A try that brought at least one chunk starts the count anew.
@@ -38,11 +32,26 @@ pub struct FetchOptions {
 }
 
 impl Default for FetchOptions {
-    /// 8 MiB ranges, 4 at once, 15 s each: one S3 connection gives 55-90 MB/s.
+    /// What docs/adr/0008 measured to be best on links of 50 to 300 MB/s.
     fn default() -> FetchOptions {
-        let retry = Retry::default();
-        FetchOptions { part_bytes: 8 << 20, parallel: 4, attempt_timeout: Duration::from_secs(15), retry }
+        FetchOptions {
+            first_bytes: 2 << 20,
+            part_bytes: 2 << 20,
+            parallel: 4,
+            stall_timeout: Duration::from_secs(2),
+            attempt_timeout: Duration::from_secs(15),
+            retry: Retry::default(),
+        }
     }
+}
+
+/// Asked with a pack's bytes before memory for them is taken; an error, `TooLarge` by custom, refuses the pack.
+pub type Admit = Arc<dyn Fn(u64) -> Result<(), StoreError> + Send + Sync>;
+
+/// Refuses nothing.
+#[must_use]
+pub fn admit_all() -> Admit {
+    Arc::new(|_| Ok(()))
 }
 
 /// What a finished fetch took.
@@ -56,7 +65,7 @@ pub struct FetchStats {
     pub bytes: u64,
 }
 
-type Outcome = Result<FetchStats, StoreError>;
+pub(crate) type Outcome = Result<FetchStats, StoreError>;
 
 /// Keeps a transfer alive. Dropping it ends the transfer, and every wait for what has not arrived.
 #[derive(Debug)]
@@ -64,6 +73,7 @@ pub struct FetchGuard {
     region: Arc<Region>,
     task: Option<AbortHandle>,
     outcome: watch::Receiver<Option<Outcome>>,
+    keep: Option<Keep>,
 }
 
 impl FetchGuard {
@@ -72,7 +82,17 @@ impl FetchGuard {
         let stats =
             FetchStats { fetch: started.elapsed(), verify: Duration::ZERO, bytes: region.len() as u64 };
         let (_, outcome) = watch::channel(Some(Ok(stats)));
-        FetchGuard { region: region.clone(), task: None, outcome }
+        FetchGuard { region: region.clone(), task: None, outcome, keep: None }
+    }
+
+    /// A transfer by `task`, which tells its end through `outcome`.
+    pub(crate) fn running(
+        region: &Arc<Region>,
+        task: AbortHandle,
+        outcome: watch::Receiver<Option<Outcome>>,
+        keep: Option<Keep>,
+    ) -> FetchGuard {
+        FetchGuard { region: region.clone(), task: Some(task), outcome, keep }
     }
 
     /// How the transfer ended, or `None` while it runs.
@@ -86,10 +106,28 @@ impl FetchGuard {
     /// # Errors
     /// What ended it early; waits on the region fail for the same reason. `Cancelled` if its runtime is gone.
     pub async fn finished(&self) -> Result<FetchStats, StoreError> {
-        let mut outcome = self.outcome.clone();
-        let ended = outcome.wait_for(Option::is_some).await.map(|o| o.clone());
-        ended.ok().flatten().unwrap_or_else(|| Err(cancelled()))
+        finished(self.outcome.clone()).await
     }
+
+    /// Has the pack written into the store's cache, once all of it is here, in the background; returns at once. Of no
+    /// effect without a cache, and on a pack that came from one. For when the first answer is out: until then the
+    /// write would be in its way. Must be called within a tokio runtime.
+    pub fn keep(&self) {
+        if let Some(keep) = self.keep.clone() {
+            let (region, outcome) = (self.region.clone(), self.outcome.clone());
+            tokio::spawn(async move {
+                if finished(outcome).await.is_ok() {
+                    keep.write(region).await;
+                }
+            });
+        }
+    }
+}
+
+async fn finished(mut outcome: watch::Receiver<Option<Outcome>>) -> Outcome {
+    let ended = outcome.wait_for(Option::is_some).await.map(|o| o.clone());
+    let cancelled = || StoreError::new(StoreErrorKind::Cancelled, "the fetch was cancelled");
+    ended.ok().flatten().unwrap_or_else(|| Err(cancelled()))
 }
 
 impl Drop for FetchGuard {
@@ -98,189 +136,5 @@ impl Drop for FetchGuard {
             task.abort();
             self.region.cancel();
         }
-    }
-}
-
-fn cancelled() -> StoreError {
-    StoreError::new(StoreErrorKind::Cancelled, "the fetch was cancelled")
-}
-
-/// Reads the front part of the pack under `key`, then has the rest brought in the background.
-pub(crate) async fn open(
-    objects: &Arc<dyn ObjectStore>,
-    key: &str,
-    model: &Resolved,
-    options: FetchOptions,
-) -> Result<OpenedPack, StoreError> {
-    let started = Instant::now();
-    let (front, etag) = read_front(objects.as_ref(), key, model).await?;
-    let pack = Arc::new(Pack::parse(&front).map_err(|e| of_pack(key, &e))?);
-    let (region, missing) = region_with_front(&pack, &front).map_err(|e| of_pack(key, &e))?;
-    let region = Arc::new(region);
-    if missing.is_empty() {
-        let fetch = FetchGuard::done(&region, started);
-        return Ok(OpenedPack { pack, region, fetch });
-    }
-    let job = Job {
-        parts: cut(pack.chunks(), missing, options.part_bytes),
-        objects: objects.clone(),
-        key: key.to_owned(),
-        etag,
-        options,
-        pack: pack.clone(),
-        region: region.clone(),
-        next_part: AtomicUsize::new(0),
-        verify_ns: AtomicU64::new(0),
-    };
-    let fetch = spawn(job, started);
-    Ok(OpenedPack { pack, region, fetch })
-}
-
-/// The first bytes of the file, at least its front part, and the state they are of.
-async fn read_front(
-    objects: &dyn ObjectStore,
-    key: &str,
-    model: &Resolved,
-) -> Result<(Bytes, ETag), StoreError> {
-    let first = objects.get(key, Some(FIRST_READ), None).await?;
-    let header = Header::parse(&first.bytes).map_err(|e| of_pack(key, &e))?;
-    check_digest(model, &header)?;
-    if header.file_len != first.total_len {
-        let text =
-            format!("object {key:?} has {} bytes, its header tells {}", first.total_len, header.file_len);
-        return Err(StoreError::new(StoreErrorKind::Corrupt, text));
-    }
-    let have = first.bytes.len() as u64;
-    if header.front_len <= have {
-        return Ok((first.bytes, first.etag));
-    }
-    let second = objects.get(key, Some(have..header.front_len), Some(&first.etag)).await?;
-    Ok(([first.bytes, second.bytes].concat().into(), first.etag))
-}
-
-/// A region of the whole file into which the chunks that lie in `front` have been put, and the chunks that miss.
-fn region_with_front(pack: &Pack, front: &[u8]) -> Result<(Region, Range<usize>), PackError> {
-    let chunks = pack.chunks();
-    let len = usize::try_from(pack.header().file_len)
-        .map_err(|_| PackError::new(ErrorKind::Invalid, "a pack larger than the address space"))?;
-    let region = Region::pending(Buffer::zeroed(len)?, chunks.to_vec())?;
-    let mut assembler = Assembler::new(&region, chunks, 0..chunks.len());
-    assembler.start_at(0);
-    assembler.push(front)?;
-    let missing = assembler.next()..chunks.len();
-    Ok((region, missing))
-}
-
-/// All that the workers of one fetch share.
-struct Job {
-    objects: Arc<dyn ObjectStore>,
-    key: String,
-    etag: ETag,
-    options: FetchOptions,
-    pack: Arc<Pack>,
-    region: Arc<Region>,
-    /// Ranges of the chunk table, in file order.
-    parts: Vec<Range<usize>>,
-    next_part: AtomicUsize,
-    verify_ns: AtomicU64,
-}
-
-fn spawn(job: Job, started: Instant) -> FetchGuard {
-    let (sender, outcome) = watch::channel(None);
-    let region = job.region.clone();
-    let ending = Ending { region: region.clone() };
-    let task = tokio::spawn(async move {
-        let job = Arc::new(job);
-        let result = run(&job).await;
-        if let Err(error) = &result {
-            job.region.fail(PackError::new(ErrorKind::Failed, error.to_string()));
-        }
-        let verify = Duration::from_nanos(job.verify_ns.load(Ordering::Relaxed));
-        let bytes = job.region.len() as u64;
-        let stats = FetchStats { fetch: started.elapsed(), verify, bytes };
-        // Nobody left to tell is fine.
-        let _ = sender.send(Some(result.map(|()| stats)));
-        drop(ending);
-    });
-    FetchGuard { region, task: Some(task.abort_handle()), outcome }
-}
-
-/// Ends the waits on the region however the transfer ends: with its runtime, by a panic, at its end.
-struct Ending {
-    region: Arc<Region>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // Of no effect on bytes that are there, nor where a reason was given before.
-        self.region.cancel();
-    }
-}
-
-/// Lets workers take parts until none is left, or one fails for good. Dropping this ends them all.
-async fn run(job: &Arc<Job>) -> Result<(), StoreError> {
-    let mut workers = JoinSet::new();
-    for _ in 0..job.options.parallel.max(1).min(job.parts.len()) {
-        workers.spawn(work(job.clone()));
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker
-            .map_err(|e| StoreError::new(StoreErrorKind::Other, format!("fetch of {:?}: {e}", job.key)))??;
-    }
-    Ok(())
-}
-
-async fn work(job: Arc<Job>) -> Result<(), StoreError> {
-    while let Some(part) = job.parts.get(job.next_part.fetch_add(1, Ordering::Relaxed)) {
-        job.fetch_part(part.clone()).await?;
-    }
-    Ok(())
-}
-
-impl Job {
-    /// Brings the chunks `part`, over as many requests as it takes.
-    async fn fetch_part(&self, part: Range<usize>) -> Result<(), StoreError> {
-        let mut assembler = Assembler::new(&self.region, self.pack.chunks(), part);
-        let mut failed = 0;
-        while !assembler.is_done() {
-            let before = assembler.next();
-            let Err(error) = self.attempt(&mut assembler).await else { continue };
-            failed = if assembler.next() > before { 1 } else { failed + 1 };
-            self.options.retry.pause(failed, error).await?;
-        }
-        Ok(())
-    }
-
-    /// One request for what the assembler still lacks.
-    async fn attempt(&self, assembler: &mut Assembler<'_>) -> Result<(), StoreError> {
-        let range = assembler.missing();
-        assembler.start_at(range.start);
-        let mut sink = |piece: Bytes| {
-            let started = Instant::now();
-            let pushed = assembler.push(&piece);
-            let spent = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.verify_ns.fetch_add(spent, Ordering::Relaxed);
-            pushed.map_err(|e| of_pack(&self.key, &e))
-        };
-        let read = self.objects.read(&self.key, Some(range.clone()), Some(&self.etag), &mut sink);
-        match tokio::time::timeout(self.options.attempt_timeout, read).await {
-            Err(_) => Err(self.too_slow(&range)),
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(_)) if assembler.is_done() => Ok(()),
-            Ok(Ok(_)) => Err(self.too_short(&range)),
-        }
-    }
-
-    fn too_slow(&self, range: &Range<u64>) -> StoreError {
-        let (key, limit) = (&self.key, self.options.attempt_timeout);
-        let text =
-            format!("object {key:?}: bytes {} to {} did not arrive in {limit:?}", range.start, range.end);
-        StoreError::new(StoreErrorKind::Timeout, text)
-    }
-
-    /// The state is pinned and its length was checked, so a short body is the connection's fault.
-    fn too_short(&self, range: &Range<u64>) -> StoreError {
-        let text = format!("object {:?}: bytes {} to {} came incomplete", self.key, range.start, range.end);
-        StoreError::new(StoreErrorKind::Unavailable, text)
     }
 }

@@ -4,7 +4,7 @@
 //! * [`ModelStore`]: models by name, version and alias. [`PackStore`] implements it over any `ObjectStore`.
 //!
 //! Reading order: the words ([`ModelName`], [`StoreError`], [`StoreUri`]), the ports, the stores, then how a pack
-//! is opened (mapped, or fetched in parallel ranges), and last the suite that every store must pass.
+//! is opened (mapped, or fetched in parallel ranges and kept in a cache), and last the suite that every store must pass.
 //!
 //! ```
 //! use glowplug_store::{MemoryStore, ObjectStore, PutOutcome};
@@ -26,18 +26,22 @@ pub mod object;
 mod directory;
 mod memory;
 
+mod cache;
 mod fetch;
+mod first;
 mod map;
 mod open;
 mod packs;
 mod parts;
 mod retry;
+mod transfer;
 
 pub mod conformance;
 
+pub use cache::PackCache;
 pub use directory::DirectoryStore;
 pub use error::{StoreError, StoreErrorKind};
-pub use fetch::{FetchGuard, FetchOptions, FetchStats};
+pub use fetch::{Admit, FetchGuard, FetchOptions, FetchStats, admit_all};
 pub use memory::MemoryStore;
 pub use model::{ModelEntry, ModelStore, OpenedPack, Published, Resolved};
 pub use names::{AliasName, Digest, ModelName, Version, check_key};

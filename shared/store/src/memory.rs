@@ -61,8 +61,9 @@ impl ObjectStore for MemoryStore {
         check_etag(key, if_match, &etag)?;
         let range = clip(key, range, bytes.len() as u64)?;
         let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        sink(bytes.slice(index(range.start)..index(range.end)))?;
-        Ok(ObjectInfo { etag, total_len: bytes.len() as u64 })
+        let info = ObjectInfo { etag, total_len: bytes.len() as u64 };
+        sink(&info, bytes.slice(index(range.start)..index(range.end)))?;
+        Ok(info)
     }
 
     async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<PutOutcome, StoreError> {

@@ -4,7 +4,7 @@
 //! [`conformance::models`](crate::conformance::models) holds it to what is written here.
 
 use crate::error::StoreError;
-use crate::fetch::FetchGuard;
+use crate::fetch::{Admit, FetchGuard, admit_all};
 use crate::names::{AliasName, Digest, ModelName, Version};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -85,13 +85,23 @@ pub trait ModelStore: Send + Sync + fmt::Debug {
 
     /// Opens a pack: reads and checks its front part, and starts to bring the rest in the background.
     ///
-    /// A directory maps the file; other stores read 256 KiB (more only where the header says so) before this returns.
+    /// A directory maps the file; other stores return as soon as the front part has come (some tens of KiB, of a
+    /// request for more). Asks `admit` as soon as the pack's size is known, before memory for it is taken.
     /// Must be called within a tokio runtime, which then carries the transfer.
     ///
     /// # Errors
     /// `NotFound`; `Changed`: the header's digest is not the promised one, or the object changed between two reads;
-    /// `Corrupt`: the front part is no valid pack, or the object is shorter or longer than its header says.
-    async fn get(&self, model: &Resolved) -> Result<OpenedPack, StoreError>;
+    /// `Corrupt`: the front part is no valid pack, or the object is shorter or longer than its header says; what
+    /// `admit` answers.
+    async fn open(&self, model: &Resolved, admit: Admit) -> Result<OpenedPack, StoreError>;
+
+    /// [`ModelStore::open`] of a pack of any size.
+    ///
+    /// # Errors
+    /// Those of [`ModelStore::open`].
+    async fn get(&self, model: &Resolved) -> Result<OpenedPack, StoreError> {
+        self.open(model, admit_all()).await
+    }
 
     /// All models with their versions and aliases, sorted by name. Lists the whole store.
     async fn list(&self) -> Result<Vec<ModelEntry>, StoreError>;

@@ -58,8 +58,9 @@ pub enum PutOutcome {
     AlreadyExists,
 }
 
-/// Takes the pieces of a body, in order, as they arrive. An error ends the read with that error.
-pub type Sink<'a> = dyn FnMut(Bytes) -> Result<(), StoreError> + Send + 'a;
+/// Takes the pieces of a body, in order, as they arrive, each with what the answer's head told about the object.
+/// An error ends the read with that error.
+pub type Sink<'a> = dyn FnMut(&ObjectInfo, Bytes) -> Result<(), StoreError> + Send + 'a;
 
 /// Bytes under keys. Every store takes the keys of [`check_key`](crate::check_key), and none reads anything else
 /// into a key: S3 takes other keys literally, memory and directory refuse them.
@@ -117,7 +118,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     ) -> Result<Object, StoreError> {
         with_retries(self.retry(), || async {
             let mut pieces = Vec::new();
-            let mut sink = |piece: Bytes| {
+            let mut sink = |_: &ObjectInfo, piece: Bytes| {
                 pieces.push(piece);
                 Ok(())
             };

@@ -5,27 +5,35 @@
 //! <model>/aliases/<alias>.json        {"version":"3","digest":"..."}
 //! ```
 
+use crate::cache::PackCache;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::fetch::{self, FetchGuard, FetchOptions};
+use crate::fetch::{Admit, FetchGuard, FetchOptions};
+use crate::first::{self, Opening};
 use crate::map;
 use crate::model::{ModelEntry, ModelStore, OpenedPack, Published, Resolved};
 use crate::names::{ALIASES, AliasName, Digest, ModelName, Version};
 use crate::object::{ObjectStore, PutOutcome};
+use crate::transfer::Source;
 use async_trait::async_trait;
 use bytes::Bytes;
 use glowplug_pack::{Buffer, Header, Pack, PackError, Region};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 const PACK_FILE: &str = "model.glow";
+/// More than any alias file has.
+const ALIAS_BYTES: Range<u64> = 0..4096;
 
 /// A [`ModelStore`] over any [`ObjectStore`].
 #[derive(Clone, Debug)]
 pub struct PackStore {
     objects: Arc<dyn ObjectStore>,
     options: FetchOptions,
+    cache: Option<Arc<PackCache>>,
 }
 
 /// The content of an alias file.
@@ -39,7 +47,7 @@ impl PackStore {
     /// The models in `objects`, fetched with the default options.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>) -> PackStore {
-        PackStore { objects, options: FetchOptions::default() }
+        PackStore { objects, options: FetchOptions::default(), cache: None }
     }
 
     /// The same store with other options for what is not a local file.
@@ -49,19 +57,55 @@ impl PackStore {
         self
     }
 
+    /// The same store with a cache on this machine for packs that had to be fetched.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<PackCache>) -> PackStore {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Maps the pack in `file`, which lies at `key`.
+    fn map(key: &str, file: &File, model: &Resolved, admit: &Admit) -> Result<OpenedPack, StoreError> {
+        let started = Instant::now();
+        let (pack, region) = map::open(key, file)?;
+        check_digest(model, pack.header())?;
+        admit(pack.header().file_len)?;
+        let (pack, region) = (Arc::new(pack), Arc::new(region));
+        let fetch = FetchGuard::done(&region, started);
+        Ok(OpenedPack { pack, region, fetch })
+    }
+
+    /// The pack in the cache, if it is known which one is meant, and it lies there.
+    fn cached(&self, model: &Resolved, admit: &Admit) -> Option<Result<OpenedPack, StoreError>> {
+        let pack = self.cache.as_ref()?.find(model)?;
+        Some(admit(pack.pack.header().file_len).map(|()| pack))
+    }
+
+    /// The pack at `key`, fetched.
+    async fn fetch(&self, key: String, model: &Resolved, admit: Admit) -> Result<OpenedPack, StoreError> {
+        let source = Source { objects: self.objects.clone(), key, options: self.options };
+        let opening = Opening { source, model: model.clone(), admit, cache: self.cache.clone() };
+        let opened = first::open(opening).await?;
+        if let Some(cache) = &self.cache {
+            cache.learn(model, Digest(opened.pack.header().digest));
+        }
+        Ok(opened)
+    }
+
     async fn alias(&self, name: &ModelName, alias: &AliasName) -> Result<Resolved, StoreError> {
         let key = alias_key(name, alias);
-        let object = self.objects.get(&key, None, None).await?;
+        let source = Source { objects: self.objects.clone(), key: key.clone(), options: self.options };
+        let bytes = source.get(ALIAS_BYTES).await?;
         let corrupt =
             |text: String| StoreError::new(StoreErrorKind::Corrupt, format!("alias file {key:?}: {text}"));
-        let file: AliasFile = serde_json::from_slice(&object.bytes).map_err(|e| corrupt(e.to_string()))?;
+        let file: AliasFile = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         let version = Version::new(file.version).map_err(|e| corrupt(e.to_string()))?;
         Ok(Resolved { name: name.clone(), version, digest: Some(file.digest) })
     }
 
     /// The digest of the pack that is stored as this version.
     async fn stored_digest(&self, key: &str) -> Result<Digest, StoreError> {
-        let first = self.objects.get(key, Some(fetch::FIRST_READ), None).await?;
+        let first = self.objects.get(key, Some(first::FIRST_READ), None).await?;
         let header = Header::parse(&first.bytes).map_err(|e| of_pack(key, &e))?;
         Ok(Digest(header.digest))
     }
@@ -84,17 +128,14 @@ impl ModelStore for PackStore {
         }
     }
 
-    async fn get(&self, model: &Resolved) -> Result<OpenedPack, StoreError> {
+    async fn open(&self, model: &Resolved, admit: Admit) -> Result<OpenedPack, StoreError> {
         let key = pack_key(&model.name, &model.version);
-        let started = Instant::now();
         let opened = match self.objects.local_file(&key) {
-            Ok(Some(file)) => map::open(&key, &file).and_then(|(pack, region)| {
-                check_digest(model, pack.header())?;
-                let (pack, region) = (Arc::new(pack), Arc::new(region));
-                let fetch = FetchGuard::done(&region, started);
-                Ok(OpenedPack { pack, region, fetch })
-            }),
-            Ok(None) => fetch::open(&self.objects, &key, model, self.options).await,
+            Ok(Some(file)) => PackStore::map(&key, &file, model, &admit),
+            Ok(None) => match self.cached(model, &admit) {
+                Some(cached) => cached,
+                None => self.fetch(key, model, admit).await,
+            },
             Err(error) => Err(error),
         };
         opened.map_err(|e| match e.kind() {

@@ -1,6 +1,6 @@
 //! Faults in mid-transfer: each ends in the right bytes or in a clear error, in bounded time.
 
-use glowplug_pack::{ErrorKind, PackError};
+use glowplug_pack::{ErrorKind, Pack, PackError};
 use glowplug_store::StoreErrorKind::{self, *};
 use glowplug_store::conformance::{Call, Fault, FaultyStore, Operation, sample_pack};
 use glowplug_store::{
@@ -15,14 +15,21 @@ const KEY: &str = "m/1/model.glow";
 fn options() -> FetchOptions {
     let retry =
         Retry { tries: 3, first_wait: Duration::from_millis(1), longest_wait: Duration::from_millis(4) };
-    FetchOptions { part_bytes: 600_000, parallel: 2, attempt_timeout: Duration::from_millis(300), retry }
+    FetchOptions {
+        first_bytes: 0,
+        part_bytes: 600_000,
+        parallel: 2,
+        stall_timeout: Duration::from_secs(10),
+        attempt_timeout: Duration::from_millis(300),
+        retry,
+    }
 }
 
 fn model() -> Resolved {
     Resolved::exact(ModelName::new("m").unwrap(), Version::new("1").unwrap())
 }
 
-/// A pack of 3 MB: the front read, and then parts of two chunks.
+/// A pack of 3 MB: the first request of 256 KiB, and then parts of two chunks.
 async fn store(
     decide: impl Fn(&Call<'_>) -> Option<Fault> + Send + Sync + 'static,
 ) -> (PackStore, Arc<FaultyStore>, Arc<MemoryStore>) {
@@ -72,7 +79,7 @@ async fn passing_faults_end_in_the_right_bytes() {
 }
 
 #[tokio::test]
-async fn a_part_is_taken_up_behind_its_last_whole_chunk() {
+async fn a_part_is_taken_up_where_it_broke_off() {
     let ranges = Arc::new(Mutex::new(Vec::new()));
     let seen = ranges.clone();
     let (store, _, _) = store(move |call| {
@@ -83,7 +90,7 @@ async fn a_part_is_taken_up_behind_its_last_whole_chunk() {
     let store = store.with_options(FetchOptions { parallel: 1, ..options() });
     right_bytes(&store.get(&model()).await.unwrap()).await;
     let ranges = ranges.lock().unwrap();
-    assert_eq!(ranges[2].start, ranges[1].start + 262_144);
+    assert_eq!(ranges[2].start, ranges[1].start + 300_000);
     assert_eq!(ranges[2].end, ranges[1].end);
 }
 
@@ -96,7 +103,9 @@ async fn lasting_faults_end_in_an_error_with_key_and_tries() {
         (Fault::Hang, Timeout, "did not arrive in 300ms"),
         (Fault::Refuse(Denied), Denied, "injected Denied"),
         (Fault::Refuse(NotFound), NotFound, "injected NotFound"),
-        (Fault::Invert(300_000), Corrupt, "its hash differs"),
+        (Fault::Invert(100_000), Corrupt, "the chunk table wants"),
+        (Fault::Invert(100_000), Corrupt, "wrong twice: "),
+        (Fault::Invert(100_000), Corrupt, ": section "),
     ] {
         let (store, _, _) = store(move |call| is_part(call).then_some(fault)).await;
         let opened = store.get(&model()).await.unwrap();
@@ -113,7 +122,7 @@ async fn faults_of_the_front_read_are_errors_of_get() {
     for (fault, kind) in [
         (Fault::Refuse(Denied), Denied),
         (Fault::Refuse(NotFound), NotFound),
-        (Fault::EndAfter(20), Corrupt),
+        (Fault::EndAfter(20), Unavailable),
         (Fault::Invert(41), Corrupt),
         (Fault::Invert(200), Corrupt),
     ] {
@@ -135,6 +144,112 @@ async fn an_object_replaced_in_mid_transfer_is_an_error_and_the_next_get_is_righ
     assert_eq!(told.kind(), StoreErrorKind::Changed, "{told}");
     assert!(last_chunk(&opened).await.unwrap_err().to_string().contains("has changed"));
     right_bytes(&store.get(&model()).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_request_that_brings_nothing_is_given_up_long_before_its_time() {
+    let (store, faulty, _) = store(|call| (call.number % 2 == 0).then_some(Fault::Hang)).await;
+    let limits = (Duration::from_millis(60), Duration::from_secs(300));
+    let options =
+        FetchOptions { stall_timeout: limits.0, attempt_timeout: limits.1, parallel: 1, ..options() };
+    let opened = store.clone().with_options(options).get(&model()).await.unwrap();
+    right_bytes(&opened).await;
+    assert!(faulty.calls() >= 14, "{} calls", faulty.calls());
+    let hangs = FaultyStore::new(Arc::new(MemoryStore::new()), |_| Some(Fault::Hang));
+    let error = PackStore::new(Arc::new(hangs)).with_options(options).get(&model()).await.unwrap_err();
+    assert!(error.kind() == Timeout && error.to_string().contains("stalled for 60ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_byte_that_was_spoiled_on_the_way_is_fetched_once_more() {
+    // Of the front part, of the weights behind it in the first request, and of a part; each once.
+    let calls = async |fault: Option<(u64, usize)>| {
+        let decide = move |call: &Call<'_>| fault.filter(|f| f.0 == call.number).map(|f| Fault::Invert(f.1));
+        let (store, faulty, _) = store(decide).await;
+        let store = store.with_options(FetchOptions { first_bytes: 900_000, ..options() });
+        right_bytes(&store.get(&model()).await.unwrap()).await;
+        faulty.calls()
+    };
+    let without = calls(None).await;
+    for fault in [(0, 41), (0, 450_000), (1, 300_000)] {
+        assert_eq!(calls(Some(fault)).await, without + 1, "call and byte {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pack_replaced_while_its_front_is_read_is_read_anew() {
+    // The first try breaks off; before the second, another pack takes the place of the first.
+    let replaced = Arc::new(Mutex::new(None::<Arc<MemoryStore>>));
+    let memory = replaced.clone();
+    let (store, _, objects) = store(move |call| {
+        if call.number == 1 {
+            let memory = memory.lock().unwrap().clone().unwrap();
+            let put = async move { memory.put(KEY, sample_pack("m", 3_000_000, 8)).await.unwrap() };
+            std::thread::spawn(move || futures_block(put)).join().unwrap();
+        }
+        (call.number == 0).then_some(Fault::BreakAfter(100))
+    })
+    .await;
+    *replaced.lock().unwrap() = Some(objects);
+    let opened = store.get(&model()).await.unwrap();
+    right_bytes(&opened).await;
+    let other = Pack::parse(&sample_pack("m", 3_000_000, 8)).unwrap();
+    assert_eq!(opened.pack.digest(), other.digest());
+}
+
+fn futures_block(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+}
+
+#[tokio::test]
+async fn the_front_is_handed_out_while_the_same_body_goes_on() {
+    // One request is for everything; it breaks off behind the front part, and no other is answered.
+    let (store, faulty, _) = store(|call| match call.number {
+        0 => Some(Fault::BreakAfter(200_000)),
+        _ => Some(Fault::Hang),
+    })
+    .await;
+    let options =
+        FetchOptions { first_bytes: 8 << 20, attempt_timeout: Duration::from_secs(20), ..options() };
+    let opened = store.with_options(options).get(&model()).await.unwrap();
+    assert_eq!(opened.pack.manifest().model.name, "m");
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(opened.fetch.outcome().is_none() && faulty.calls() == 2);
+}
+
+#[tokio::test]
+async fn what_somebody_waits_for_is_asked_for_next() {
+    let ranges = Arc::new(Mutex::new(Vec::new()));
+    let seen = ranges.clone();
+    let (store, _, _) = store(move |call| {
+        seen.lock().unwrap().push(call.range.clone().unwrap());
+        None
+    })
+    .await;
+    let store = store.with_options(FetchOptions { parallel: 1, ..options() });
+    let opened = store.get(&model()).await.unwrap();
+    // The runtime has one thread, so no part has been asked for yet.
+    let last = opened.pack.chunks().last().unwrap().range();
+    opened.region.want(&last);
+    right_bytes(&opened).await;
+    let ranges = ranges.lock().unwrap();
+    assert_eq!(ranges[1], last, "{ranges:?}");
+    assert!(ranges[2..].is_sorted_by_key(|range| range.start), "{ranges:?}");
+}
+
+#[tokio::test]
+async fn a_pack_that_is_not_admitted_takes_no_memory_and_no_further_request() {
+    let (store, faulty, _) = store(|_| None).await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let admit = Arc::new(move |bytes| {
+        seen.lock().unwrap().push(bytes);
+        Err(StoreError::new(TooLarge, "no room"))
+    });
+    let error = store.open(&model(), admit).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (TooLarge, "no room"));
+    let wanted = sample_pack("m", 3_000_000, 7).len() as u64;
+    assert_eq!((asked.lock().unwrap().as_slice(), faulty.calls()), ([wanted].as_slice(), 1));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::plan_op;
 use crate::panels::deadline;
 use glowplug_pack::Region;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
     DatumType, EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractErrorContext as _, TractResult,
@@ -32,6 +33,10 @@ impl EvalOp for GatherRows {
         let shape: TVec<usize> = indices.shape().iter().chain(&self.row_shape).copied().collect();
         let mut output = Tensor::zero_dt(self.datum_type, &shape)?;
         let plain = indices.try_as_plain_ram()?;
+        // All rows are told before one is waited for: they come side by side and not one after the other.
+        for index in plain.as_slice::<i64>()? {
+            self.region.want(&self.range(*index, row_bytes)?);
+        }
         for (index, row) in
             plain.as_slice::<i64>()?.iter().zip(output.as_bytes_mut().chunks_exact_mut(row_bytes))
         {
@@ -42,11 +47,16 @@ impl EvalOp for GatherRows {
 }
 
 impl GatherRows {
-    /// Row `index`, negative ones from the end, once its bytes are there.
-    fn row(&self, index: i64, row_bytes: usize) -> TractResult<&[u8]> {
+    /// Where row `index` lies in the file, negative ones counted from the end. Errors: outside of the table.
+    fn range(&self, index: i64, row_bytes: usize) -> TractResult<Range<u64>> {
         let row = resolve(index, self.rows)?;
         let start = self.start + (row * row_bytes) as u64;
-        Ok(self.region.wait(start..start + row_bytes as u64, deadline())?)
+        Ok(start..start + row_bytes as u64)
+    }
+
+    /// Row `index`, once its bytes are there.
+    fn row(&self, index: i64, row_bytes: usize) -> TractResult<&[u8]> {
+        Ok(self.region.wait(self.range(index, row_bytes)?, deadline())?)
     }
 }
 

@@ -35,6 +35,7 @@ fn defaults() {
     assert_eq!((config.verify, config.log.as_str()), (Verify::Entry, "info"));
     assert_eq!(config.metrics_namespace, "Glowplug");
     assert_eq!(config.s3, S3Options::default());
+    assert_eq!((config.fetch.part_bytes, config.fetch.connections, config.cache), (2 << 20, 4, None));
     assert_eq!(config.function.name, "score");
 }
 
@@ -58,6 +59,10 @@ fn everything_set() {
             ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
             ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000"),
             ("GLOWPLUG_S3_PATH_STYLE", "true"),
+            ("GLOWPLUG_FETCH_PART_KB", "16384"),
+            ("GLOWPLUG_FETCH_CONNECTIONS", "8"),
+            ("GLOWPLUG_CACHE_MB", "512"),
+            ("GLOWPLUG_CACHE_DIR", "/mnt/packs"),
         ],
     )
     .expect("a healthy environment");
@@ -75,6 +80,8 @@ fn everything_set() {
     assert_eq!((config.verify, config.log.as_str()), (Verify::Always, "warn,glowplug_predict=debug"));
     assert_eq!(config.metrics_namespace, "Team/Vision");
     assert_eq!(config.s3, S3Options { endpoint: Some("http://127.0.0.1:9000".into()), path_style: true });
+    assert_eq!(config.fetch, Fetch { part_bytes: 16 << 20, connections: 8 });
+    assert_eq!(config.cache, Some(Cache { dir: "/mnt/packs".into(), max_bytes: 512 << 20 }));
 }
 
 #[test]
@@ -124,6 +131,10 @@ fn each_bad_value_names_variable_value_and_range() {
         ("AWS_ENDPOINT_URL_S3", "localhost:9000", "http://HOST[:PORT]"),
         ("AWS_ENDPOINT_URL", "http://", "http://HOST[:PORT]"),
         ("GLOWPLUG_S3_PATH_STYLE", "yes", "true or false"),
+        ("GLOWPLUG_FETCH_PART_KB", "255", "256..=65536"),
+        ("GLOWPLUG_FETCH_CONNECTIONS", "33", "1..=32"),
+        ("GLOWPLUG_CACHE_MB", "10241", "0..=10240"),
+        ("GLOWPLUG_CACHE_DIR", "tmp/packs", "an absolute path"),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "lots", "1..=1048576"),
     ];
     for (variable, value, wanted) in table {

@@ -143,6 +143,24 @@ impl Verify {
     }
 }
 
+/// How packs are fetched from a store that is not a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// `GLOWPLUG_FETCH_PART_KB`, in bytes: what one range request asks for. Default 2 MiB.
+    pub part_bytes: u64,
+    /// `GLOWPLUG_FETCH_CONNECTIONS`: range requests in flight. Default 4.
+    pub connections: usize,
+}
+
+/// Where fetched packs are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// `GLOWPLUG_CACHE_DIR`: a folder of its own. Default `/tmp/glowplug`.
+    pub dir: PathBuf,
+    /// `GLOWPLUG_CACHE_MB`, in bytes: what its files may take together.
+    pub max_bytes: u64,
+}
+
 /// How to reach S3, as plain values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Options {

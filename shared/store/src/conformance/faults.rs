@@ -109,7 +109,7 @@ impl ObjectStore for FaultyStore {
     ) -> Result<ObjectInfo, StoreError> {
         let fault = self.fault(Operation::Read, key, range.clone()).await?;
         let mut body = BytesMut::new();
-        let mut collect = |piece: Bytes| {
+        let mut collect = |_: &ObjectInfo, piece: Bytes| {
             body.extend_from_slice(&piece);
             Ok(())
         };
@@ -121,7 +121,7 @@ impl ObjectStore for FaultyStore {
         }
         // Pieces of a size that divides nothing, as a network has them.
         while !body.is_empty() {
-            sink(body.split_to(body.len().min(10_007)).freeze())?;
+            sink(&info, body.split_to(body.len().min(10_007)).freeze())?;
         }
         if matches!(fault, Some(Fault::BreakAfter(_))) { Err(broken(key)) } else { Ok(info) }
     }
