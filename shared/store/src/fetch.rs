@@ -6,6 +6,7 @@
 //! to the object's state by its ETag.
 
 use crate::error::{StoreError, StoreErrorKind};
+use crate::map;
 use crate::model::{OpenedPack, Resolved};
 use crate::object::{ETag, ObjectStore};
 use crate::packs::{check_digest, of_pack};
@@ -13,7 +14,7 @@ use crate::parts::{Assembler, cut};
 use crate::retry::Retry;
 use bytes::Bytes;
 use glowplug_pack::header::FIRST_READ_BYTES;
-use glowplug_pack::{Buffer, ErrorKind, Header, Pack, PackError, Region};
+use glowplug_pack::{ErrorKind, Header, Pack, PackError, Region};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -163,7 +164,7 @@ fn region_with_front(pack: &Pack, front: &[u8]) -> Result<(Region, Range<usize>)
     let chunks = pack.chunks();
     let len = usize::try_from(pack.header().file_len)
         .map_err(|_| PackError::new(ErrorKind::Invalid, "a pack larger than the address space"))?;
-    let region = Region::pending(Buffer::zeroed(len)?, chunks.to_vec())?;
+    let region = Region::pending(map::anonymous(len)?, chunks.to_vec())?;
     let mut assembler = Assembler::new(&region, chunks, 0..chunks.len());
     assembler.start_at(0);
     assembler.push(front)?;
