@@ -17,6 +17,10 @@ use std::process::ExitCode;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
+/// The same memory as in a function: what `bench` measures is what a function does.
+#[global_allocator]
+static ALLOCATOR: glowplug_predict::Allocator = glowplug_predict::Allocator;
+
 const AFTER_HELP: &str = "Start with: glowplug pack MODEL.onnx -o M.glow, then glowplug dev --pack M.glow.\nGLOWPLUG_LOG=debug shows more on stderr.";
 
 /// ONNX models behind Lambda events: from a pack to a runnable plan in milliseconds.
@@ -43,6 +47,7 @@ enum Command {
 
 /// The command: parses arguments, runs one subcommand, prints its answer or its error.
 pub fn main() -> ExitCode {
+    glowplug_predict::prepare_process();
     let cli = Cli::parse();
     log_to_stderr();
     let done = match &cli.command {

@@ -129,7 +129,7 @@ fn a_damaged_pack_is_refused_and_verify_says_where() -> Result<()> {
     let mut flipped = good.clone();
     let last = flipped.len() - 300;
     flipped[last] ^= 1;
-    says(&verify(&flipped)?, &["\"ok\":false", "hash differs"])?;
+    says(&verify(&flipped)?, &["\"ok\":false", "its hash is"])?;
     says(&glowplug_ok(&["verify", text(&pack)])?, &["sound"])
 }
 

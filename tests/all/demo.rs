@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
 use glowplug_tests::{assert_close, bin_dir, glowplug_ok, repo};
 use serde_json::Value;
+use std::path::Path;
 
 #[test]
 fn every_answer_of_the_demo_is_onnx_runtimes() -> Result<()> {

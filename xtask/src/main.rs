@@ -12,6 +12,7 @@ mod venv;
 
 mod demo;
 mod size;
+mod start;
 mod test;
 
 use anyhow::Result;
@@ -32,6 +33,18 @@ enum Chore {
     Layers,
     /// Builds the three functions for deployment and tells the bytes of binary and zip
     Size {
+        /// Prints JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tells how long a function takes from exec to its first poll and to its first byte asked of S3
+    Start {
+        /// The profile that is built and measured; `lambda` is what is deployed
+        #[arg(long, default_value = workspace::PROFILE)]
+        profile: String,
+        /// Fresh processes per case
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        runs: u32,
         /// Prints JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -69,6 +82,7 @@ fn chore(chore: Chore) -> Result<()> {
     match chore {
         Chore::Layers => layers::check(),
         Chore::Size { json } => size::report(json),
+        Chore::Start { profile, runs, json } => start::report(&profile, runs, json),
         Chore::Models { dir, all } => models::bring(dir, all).map(drop),
         Chore::Test { quick } => test::run(quick),
         Chore::Demo => demo::run(),

@@ -4,12 +4,13 @@
 mod handler;
 mod record;
 
-use glowplug_function::{Scorer, preload};
+use glowplug_function::{Scorer, preload, prepare_process};
 use glowplug_lambda::config::{Config, Role};
 use glowplug_lambda::{BoxError, queue};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    prepare_process();
     glowplug_lambda::run(Role::Queue, serve)
 }
 

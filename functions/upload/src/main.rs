@@ -3,12 +3,13 @@
 
 mod handler;
 
-use glowplug_function::{Scorer, preload};
+use glowplug_function::{Scorer, preload, prepare_process};
 use glowplug_lambda::config::{Config, Role};
 use glowplug_lambda::{BoxError, objects};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    prepare_process();
     glowplug_lambda::run(Role::Upload, serve)
 }
 

@@ -9,13 +9,15 @@ use crate::ops::{
     MaxPool, Prepack, Scan,
 };
 use crate::panels::{RegionPanels, deadline};
+use crate::planned::NodeFacts;
 use crate::values::{datum_type, from_bytes, packed_format, typed_fact};
 use glowplug_pack::plan::{
     AxisMap, BinaryOp, Body, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph,
     ScanInput, Share, Step, fact_of,
 };
-use glowplug_pack::{Form, Pack, Region, WeightId};
+use glowplug_pack::{Form, Pack, PackError, Region, WeightId};
 use names::{binary, comparison, find_kernel, kernel_op, pad_mode, reducer, unary};
+use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
     AxesMapping, AxisOp, DatumType, InletId, OutletId, TVec, Tensor, ToDim, TractResult, TypedFact,
@@ -89,8 +91,29 @@ impl Decoder<'_> {
         }
         model.inputs = inputs.iter().map(|node| OutletId::new(*node, 0)).collect();
         model.outputs = outputs.iter().map(|o| OutletId::new(o.node, o.slot)).collect();
-        let facts = nodes.into_iter().map(|n| n.outputs).collect();
-        CheckedGraph::new(model, facts).map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))
+        let weights = nodes.iter().map(|node| self.matrices(&nodes, node)).collect::<Result<Vec<_>, _>>()?;
+        let facts = nodes.into_iter().zip(weights);
+        let facts = facts.map(|(node, weights)| NodeFacts { outputs: node.outputs, weights }).collect();
+        CheckedGraph::new(model, facts, self.region.clone())
+            .map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))
+    }
+
+    /// The matrices that `node`'s kernel reads in place, as ranges of the file.
+    fn matrices(&self, nodes: &[Node], node: &Node) -> Result<Vec<Range<u64>>, PackError> {
+        let Op::MatMul { a, b, .. } = &node.op else { return Ok(Vec::new()) };
+        let mut ids = Vec::new();
+        for operand in [a, b] {
+            match operand {
+                Operand::Weight { weight } => ids.push(*weight),
+                Operand::Input { index, .. } => {
+                    let from = node.inputs.get(*index).and_then(|outlet| nodes.get(outlet.node));
+                    if let Some(Op::Panels { weights }) = from.map(|n| &n.op) {
+                        ids.extend(weights);
+                    }
+                }
+            }
+        }
+        ids.into_iter().map(|id| self.pack.weight_range(id)).collect()
     }
 
     fn add(&mut self, model: &mut TypedModel, nodes: &[Node], node: &Node) -> TractResult<()> {

@@ -14,15 +14,18 @@
 mod checked;
 mod decode;
 mod error;
+mod memory;
 mod ops;
 mod panels;
 mod plan;
+mod planned;
 mod plans;
 mod portable;
 pub mod target;
 mod values;
 
 pub use error::{EngineError, ErrorKind};
+pub use memory::{Allocator, prepare_process};
 pub use plan::{BuildOptions, Plan, Port, Source};
 pub use plans::Plans;
 pub use values::{datum_type, from_tract, to_tract};

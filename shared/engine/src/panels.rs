@@ -12,20 +12,34 @@ use tract_linalg::mmm::{MMMInputFormat, MMMInputValue, PackedExoticFact};
 use tract_linalg::pack::PackedFormat;
 
 thread_local! {
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static WAITS: Cell<Waits> = const { Cell::new(Waits { deadline: None, helpers: false }) };
 }
 
-/// Until when this thread's operators wait for bytes. Operators are called by tract, which has no place to
-/// pass it along, and one run happens on one thread.
+/// How this thread's run waits for bytes. Operators are called by tract, which has no place to pass it along;
+/// a run begins and ends on one thread, and what helpers do for it needs no waiting.
+#[derive(Clone, Copy)]
+pub(crate) struct Waits {
+    /// Until when; for ever where absent.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether other threads take part in the run.
+    pub(crate) helpers: bool,
+}
+
+/// Until when this thread's operators wait for bytes.
 pub(crate) fn deadline() -> Option<Instant> {
-    DEADLINE.get()
+    WAITS.get().deadline
 }
 
-/// Runs `f` with a deadline for the bytes it waits for.
-pub(crate) fn with_deadline<R>(deadline: Option<Instant>, f: impl FnOnce() -> R) -> R {
-    let before = DEADLINE.replace(deadline);
+/// Whether matrix kernels may be called on other threads than this one.
+pub(crate) fn has_helpers() -> bool {
+    WAITS.get().helpers
+}
+
+/// Runs `f`, waiting for bytes as `waits` says.
+pub(crate) fn with_waits<R>(waits: Waits, f: impl FnOnce() -> R) -> R {
+    let before = WAITS.replace(waits);
     let result = f();
-    DEADLINE.set(before);
+    WAITS.set(before);
     result
 }
 

@@ -3,7 +3,7 @@
 use crate::checked::CheckedGraph;
 use crate::decode::decode;
 use crate::error::{EngineError, ErrorKind};
-use crate::panels::with_deadline;
+use crate::panels::{Waits, with_waits};
 use crate::plans::Plans;
 use crate::portable;
 use crate::target::{TRACT_VERSION, missing};
@@ -90,7 +90,8 @@ impl Plan {
     ) -> Result<Plan, EngineError> {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
-        let (target, graph) = with_deadline(options.deadline, || decode(pack, region, graph))?;
+        let waits = Waits { deadline: options.deadline, helpers: false };
+        let (target, graph) = with_waits(waits, || decode(pack, region, graph))?;
         Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, pool: pool(options) })
     }
 
@@ -139,12 +140,13 @@ impl Plan {
         let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
         let values = values.map_err(|e| run(&e))?;
         let work = || self.graph.run(values);
+        let waits = Waits { deadline, helpers: self.pool.is_some() };
         let work = || match &self.pool {
             Some(pool) => multithread_tract_scope(pool.clone(), work),
             None => work(),
         };
         let outputs = match self.source {
-            Source::Tuned => with_deadline(deadline, work).map_err(|e| run(&e))?,
+            Source::Tuned => with_waits(waits, work).map_err(|e| run(&e))?,
             Source::Portable => portable::run(work, &self.outputs)?,
         };
         outputs.iter().map(|t| from_tract(t)).collect::<TractResult<_>>().map_err(|e| run(&e))

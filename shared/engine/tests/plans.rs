@@ -438,6 +438,39 @@ fn weights_are_waited_for_and_not_longer_than_asked() {
     assert_eq!(plan.run(&ids).unwrap_err().kind(), ErrorKind::Transfer);
 }
 
+/// Helpers of a run know nothing of its deadline, so that a run on several threads has to mind it for them.
+#[test]
+fn the_deadline_reaches_runs_on_several_threads() {
+    let w = Window { kernel: (3, 3), strides: (1, 1), dilations: (1, 1), pads: (1, 1), output: (64, 64) };
+    let mut draft = Draft::new();
+    let (kernel, k) = (some_kernel(), 64 * 9);
+    let source = draft.source(Dtype::F32, &[1, 64, 64, 64]);
+    let patches = Fact::Panels { format: kernel.b, batch: vec![1, 1], k, mn: 64 * 64 };
+    let b = draft.node(Op::Im2col { format: kernel.b, window: w, group: 1 }, &[source], patches);
+    let weight = draft.panels(&kernel.a, &ramp(256 * k, 7), k, 256);
+    let op = Op::MatMul {
+        kernel: 0,
+        a: Operand::Weight { weight },
+        b: Operand::Input { index: 0, axes: vec![(0, 0), (1, 1)] },
+        m_axis: Some(2),
+        n_axis: Some(3),
+        fused: vec![],
+    };
+    draft.kernels.push(kernel);
+    draft.node(op, &[b], Fact::f32(&[1, 1, 256, 64 * 64]));
+    let file = draft.file();
+    let x = [f32s(&[1, 64, 64, 64], 5)];
+    let wanted = build(&file).unwrap().run(&x).unwrap();
+
+    let (region, pack) = pending(&file);
+    let options = BuildOptions { threads: 2, ..BuildOptions::default() };
+    let plan = Plan::build(pack.clone(), region.clone(), &options).unwrap();
+    let soon = Some(Instant::now() + Duration::from_millis(20));
+    assert_eq!(plan.run_until(&x, soon).unwrap_err().kind(), ErrorKind::Timeout);
+    deliver(&region, &pack, &file);
+    close(&plan.run(&x).unwrap()[0], wanted[0].as_f32().unwrap(), &"on two threads");
+}
+
 #[test]
 fn one_plan_serves_many_threads() {
     let w = geometries()[1];

@@ -11,5 +11,10 @@ pub mod open;
 pub mod score;
 
 pub use edge::{lambda_error, outcome, store_error};
+pub use glowplug_predict::prepare_process;
 pub use open::{Buckets, Threads, model_ref, open_predictor, preload, results_store};
 pub use score::{Input, Scored, Scorer};
+
+/// The allocator of every function; `main` begins with [`prepare_process`].
+#[global_allocator]
+static ALLOCATOR: glowplug_predict::Allocator = glowplug_predict::Allocator;

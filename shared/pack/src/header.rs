@@ -348,7 +348,8 @@ fn fixed_part(bytes: &[u8]) -> Result<Fixed, PackError> {
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
     if version != FORMAT_VERSION {
         let mend = if version < FORMAT_VERSION { "pack the model again" } else { "use a newer build" };
-        let text = format!("pack format version {version}, this build reads version {FORMAT_VERSION}: {mend}");
+        let text =
+            format!("pack format version {version}, this build reads version {FORMAT_VERSION}: {mend}");
         return Err(PackError::new(ErrorKind::Unsupported, text));
     }
     let flags = u16::from_le_bytes([bytes[10], bytes[11]]);

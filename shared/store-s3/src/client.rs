@@ -21,7 +21,7 @@ pub(crate) fn client(options: &S3Options) -> Client {
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(options.region.clone()))
         .credentials_provider(options.credentials.0.clone())
-        .http_client(http::client())
+        .http_client(http::client(options.roots))
         .force_path_style(options.path_style)
         .timeout_config(timeouts(options, 0))
         .stalled_stream_protection(stalls)

@@ -1,6 +1,7 @@
 //! Where credentials come from.
 
 use crate::http;
+use crate::options::Roots;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider};
@@ -23,7 +24,7 @@ impl S3Credentials {
     /// Nothing else: no files, and no metadata service that a sandbox without one would wait for.
     #[must_use]
     pub fn of_function() -> S3Credentials {
-        let config = ProviderConfig::without_region().with_http_client(http::client());
+        let config = ProviderConfig::without_region().with_http_client(http::client(Roots::System));
         let container = EcsCredentialsProvider::builder().configure(&config).build();
         let chain =
             CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new())
@@ -34,7 +35,7 @@ impl S3Credentials {
     /// What the AWS command line would use, less SSO: environment, profile files, web identity, container,
     /// instance metadata. For tools. Reads files.
     pub async fn of_developer() -> S3Credentials {
-        let config = ProviderConfig::without_region().with_http_client(http::client());
+        let config = ProviderConfig::without_region().with_http_client(http::client(Roots::System));
         let chain = DefaultCredentialsChain::builder().configure(config).build().await;
         S3Credentials(SharedCredentialsProvider::new(chain))
     }

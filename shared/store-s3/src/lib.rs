@@ -18,5 +18,5 @@ mod http;
 mod store;
 
 pub use credentials::S3Credentials;
-pub use options::S3Options;
+pub use options::{Roots, S3Options};
 pub use store::S3Store;

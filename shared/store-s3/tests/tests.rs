@@ -6,7 +6,7 @@ mod suites;
 
 use glowplug_local::{CloudSpec, LocalCloud};
 use glowplug_store::Retry;
-use glowplug_store_s3::{S3Credentials, S3Options, S3Store};
+use glowplug_store_s3::{Roots, S3Credentials, S3Options, S3Store};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ fn options(endpoint: &str, prefix: &str) -> S3Options {
         endpoint: Some(endpoint.to_owned()),
         path_style: true,
         credentials: S3Credentials::fixed("local", "local-secret"),
+        roots: Roots::System,
         connect_timeout: Duration::from_secs(1),
         attempt_timeout: Duration::from_secs(10),
         retry,

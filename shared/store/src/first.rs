@@ -6,6 +6,7 @@
 use crate::cache::{Keep, PackCache};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::fetch::{Admit, FetchGuard};
+use crate::map;
 use crate::model::{OpenedPack, Resolved};
 use crate::names::Digest;
 use crate::object::{ETag, ObjectInfo};
@@ -14,7 +15,7 @@ use crate::parts::{Assembler, Part, Queue};
 use crate::transfer::{Source, Transfer, Tries};
 use bytes::Bytes;
 use glowplug_pack::header::FIRST_READ_BYTES;
-use glowplug_pack::{Buffer, ErrorKind, Header, Pack, PackError, Region};
+use glowplug_pack::{ErrorKind, Header, Pack, PackError, Region};
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -246,7 +247,7 @@ impl Opening {
         let len = usize::try_from(pack.header().file_len)
             .map_err(|_| PackError::new(ErrorKind::Invalid, "a pack larger than the address space"))?;
         let chunks = pack.chunks();
-        let region = Arc::new(Region::pending(Buffer::zeroed(len)?, chunks.to_vec())?);
+        let region = Arc::new(Region::pending(map::anonymous(len)?, chunks.to_vec())?);
         let first = Part::first(0..chunks.partition_point(|chunk| chunk.range().end <= asked_to));
         let queue = Queue::new(pack.clone(), region.clone(), &self.source.options, &first);
         let assembler = Assembler::new(pack.clone(), region.clone(), first.chunks.clone());

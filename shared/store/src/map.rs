@@ -1,16 +1,20 @@
-//! A pack in a local file: mapped, so that nothing is copied and unread weights cost nothing.
+//! Memory for a pack: a local file is mapped, so that nothing is copied and unread weights cost nothing; what
+//! comes over the network gets a map of its own, of huge pages, that goes back to the system with the pack.
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::packs::of_pack;
-use glowplug_pack::{Memory, Pack, Region};
-use memmap2::Mmap;
+use glowplug_pack::header::SectionKind;
+use glowplug_pack::{ErrorKind, Memory, Pack, PackError, Region};
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
+use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// A mapped file, as memory of a region.
 struct Mapped {
     base: NonNull<u8>,
-    map: Mmap,
+    map: Arc<Mmap>,
 }
 
 // SAFETY: the map lives in the same value as `base`, does not move its bytes, and is initialised memory that any
@@ -32,13 +36,83 @@ unsafe impl Send for Mapped {}
 #[allow(unsafe_code, reason = "as the SAFETY comment says")]
 unsafe impl Sync for Mapped {}
 
+/// Zeroed memory that a transfer fills.
+pub(crate) struct Anonymous {
+    base: NonNull<u8>,
+    map: MmapMut,
+}
+
+// SAFETY: as for `Mapped`; the map is private to this process and writable, and the only way to write is the
+// region that owns it.
+#[allow(unsafe_code, reason = "as the SAFETY comment says")]
+unsafe impl Memory for Anonymous {
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+    fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+
+// SAFETY: as for `Mapped`.
+#[allow(unsafe_code, reason = "as the SAFETY comment says")]
+unsafe impl Send for Anonymous {}
+// SAFETY: as for `Mapped`.
+#[allow(unsafe_code, reason = "as the SAFETY comment says")]
+unsafe impl Sync for Anonymous {}
+
+/// `len` bytes, of huge pages where the system has them; no page is touched before it is used.
+/// Errors: more than the system has addresses for.
+pub(crate) fn anonymous(len: usize) -> Result<Anonymous, PackError> {
+    let map = MmapMut::map_anon(len.max(1));
+    let mut map = map
+        .map_err(|e| PackError::new(ErrorKind::Invalid, format!("memory for a pack of {len} bytes: {e}")))?;
+    // Only advice: where it is not taken, pages come one by one.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let base = NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling());
+    Ok(Anonymous { base, map })
+}
+
 /// The pack in `file` and a complete region over a map of it. Reads and hashes the front part only.
 pub(crate) fn open(key: &str, file: &File) -> Result<(Pack, Region), StoreError> {
-    let region = Region::complete(map(file).map_err(|e| {
+    let mapped = map(file).map_err(|e| {
         StoreError::new(StoreErrorKind::Other, format!("object {key:?} cannot be mapped: {e}"))
-    })?);
-    let pack = Pack::from_complete(&region);
-    Ok((pack.map_err(|e| of_pack(key, &e))?, region))
+    })?;
+    let map = mapped.map.clone();
+    let region = Region::complete(mapped);
+    let pack = Pack::from_complete(&region).map_err(|e| of_pack(key, &e))?;
+    if let Some(blobs) = pack.header().section(SectionKind::Blobs) {
+        expect(map, blobs.range());
+    }
+    Ok((pack, region))
+}
+
+/// Bytes from which on another thread may bring pages in, and how many it does at a time: no single step holds up
+/// for long who maps or unmaps something meanwhile.
+const STEP: usize = 1 << 20;
+
+/// Brings the file's pages `range` into this process on a thread of its own, in order, since a first run reads them
+/// all and each would be a fault. Only where there is a processor for it: it is the same work in another place.
+fn expect(map: Arc<Mmap>, range: Range<u64>) {
+    let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else { return };
+    if end - start < STEP || !std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
+        return;
+    }
+    let bring = move || {
+        for at in (start..end.min(map.len())).step_by(STEP) {
+            // Only advice: where it is not taken, pages come one by one.
+            #[cfg(target_os = "linux")]
+            let advice = memmap2::Advice::PopulateRead;
+            #[cfg(not(target_os = "linux"))]
+            let advice = memmap2::Advice::WillNeed;
+            if map.advise_range(advice, at, STEP.min(end - at)).is_err() {
+                return;
+            }
+        }
+    };
+    // Without a thread, pages come one by one.
+    let _ = std::thread::Builder::new().name("glowplug-pages".into()).spawn(bring);
 }
 
 #[allow(unsafe_code, reason = "mapping is what makes a local pack load in a millisecond, whatever its size")]
@@ -50,5 +124,5 @@ fn map(file: &File) -> std::io::Result<Mapped> {
     let map = unsafe { Mmap::map(file)? };
     // An empty map has a dangling, but not a null, pointer.
     let base = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
-    Ok(Mapped { base, map })
+    Ok(Mapped { base, map: Arc::new(map) })
 }
