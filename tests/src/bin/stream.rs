@@ -225,15 +225,16 @@ fn tables(pack: &Pack) -> impl Iterator<Item = (u64, usize, u64)> {
     })
 }
 
-/// Bytes that the first output needs: all but the chunks of embedding tables in which no row is looked up. Tables
-/// smaller than the largest are taken as needed as a whole.
+/// Bytes that the first output needs: all but the portable graph, and the chunks of embedding tables in which
+/// no row is looked up. Tables smaller than the largest are taken as needed as a whole.
 fn needed(pack: &Pack, inputs: &[NamedTensor]) -> u64 {
-    let header = pack.header();
+    let portable = pack.header().section(SectionKind::Portable).map_or(0, |s| s.len);
+    let all = pack.header().file_len - portable;
     let largest = tables(pack).max_by_key(|t| t.1);
     let (Some((start, rows, row_bytes)), Some(first)) = (largest, inputs.first()) else {
-        return header.file_len;
+        return all;
     };
-    let TensorData::I64(ids) = first.tensor.data() else { return header.file_len };
+    let TensorData::I64(ids) = first.tensor.data() else { return all };
     let table = start..start + rows as u64 * row_bytes;
     let hit = |chunk: &&glowplug_pack::header::Chunk| {
         ids.iter().any(|id| {
@@ -245,5 +246,5 @@ fn needed(pack: &Pack, inputs: &[NamedTensor]) -> u64 {
         pack.chunks().iter().filter(|c| c.range().start < table.end && table.start < c.range().end).collect();
     let hits: BTreeSet<u64> = inside.iter().filter(|c| hit(c)).map(|c| c.offset).collect();
     let needless: u64 = inside.iter().filter(|c| !hits.contains(&c.offset)).map(|c| c.len as u64).sum();
-    header.file_len - needless
+    all - needless
 }
