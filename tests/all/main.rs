@@ -10,3 +10,5 @@ mod demo;
 mod goldens;
 /// Every operator of plans through the command, against ONNX Runtime's outputs.
 mod ops;
+/// The portable graph where no tuned plan fits.
+mod portable;
