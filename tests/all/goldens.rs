@@ -104,6 +104,13 @@ fn check(case: Case) -> Result<()> {
     // Of the longest texts a golden holds one output, the other is large.
     found.retain(|f| case.golden.is_empty() || wanted.iter().any(|w| w.name == f.name));
     assert_close(&found, &wanted, TOLERANCE).with_context(|| case.model)?;
+    let portable =
+        glowplug_ok(&["run", &pack, "--portable", "--input", &input, "--output", &output, "--json"])?;
+    let portable: Value = serde_json::from_str(&portable)?;
+    ensure!(run["source"] == "tuned" && portable["source"] == "portable", "{run} {portable}");
+    let mut found = npz::read(Path::new(&output))?;
+    found.retain(|f| case.golden.is_empty() || wanted.iter().any(|w| w.name == f.name));
+    assert_close(&found, &wanted, TOLERANCE).with_context(|| format!("{}, portable", case.model))?;
     if case.golden.is_empty() { bench_and_verify(&pack) } else { Ok(()) }
 }
 

@@ -12,5 +12,7 @@ mod faults;
 mod goldens;
 /// Every operator of plans through the command, against ONNX Runtime's outputs.
 mod ops;
+/// The portable graph where no tuned plan fits.
+mod portable;
 /// `publish` into S3, and `dev`.
 mod tools;

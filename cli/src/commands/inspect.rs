@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use glowplug_pack::manifest::Axis;
 use glowplug_pack::plan::PlanHead;
-use glowplug_pack::{DisplayShape, Form, Manifest, Pack};
+use glowplug_pack::portable::PortableGraph;
+use glowplug_pack::{DisplayShape, Form, Manifest, Pack, Region};
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ struct Inspection {
     signed: bool,
     manifest: Manifest,
     plans: Vec<PlanRow>,
+    /// Serves where no plan does; null where the pack has none.
+    portable: Option<PortableRow>,
     sections: Vec<SectionRow>,
     chunks: usize,
     weight_count: usize,
@@ -50,6 +53,16 @@ struct PlanRow {
     inputs: Vec<Vec<usize>>,
     tract: String,
     bytes: usize,
+}
+
+#[derive(Serialize)]
+struct PortableRow {
+    nodes: usize,
+    /// The axes it leaves open.
+    symbols: Vec<String>,
+    bytes: usize,
+    /// Bytes of tensors that no plan stores in a form that can be read back.
+    second_copy_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -70,13 +83,26 @@ struct WeightRow {
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
-    let pack = super::open(&args.pack)?.pack;
-    let inspection = inspect(args, &pack).with_context(|| args.pack.display().to_string())?;
+    let opened = super::open(&args.pack)?;
+    let inspection =
+        inspect(args, &opened.pack, &opened.region).with_context(|| args.pack.display().to_string())?;
     print(&inspection, args.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(args: &InspectArgs, pack: &Pack) -> Result<Inspection> {
+fn portable(pack: &Pack, region: &Region) -> Result<Option<PortableRow>> {
+    let Some(range) = pack.portable_range() else { return Ok(None) };
+    let section = region.wait(range, None)?;
+    let (graph, data) = PortableGraph::decode(section, pack.weights())?;
+    Ok(Some(PortableRow {
+        nodes: graph.graphs.iter().map(|g| g.nodes.len()).sum(),
+        symbols: graph.symbols,
+        bytes: section.len(),
+        second_copy_bytes: data.len(),
+    }))
+}
+
+fn inspect(args: &InspectArgs, pack: &Pack, region: &Region) -> Result<Inspection> {
     let header = pack.header();
     let plans = pack.plans().map(|plan| {
         let head = PlanHead::read(plan)?;
@@ -96,6 +122,7 @@ fn inspect(args: &InspectArgs, pack: &Pack) -> Result<Inspection> {
         signed: header.signature.is_some(),
         manifest: pack.manifest().clone(),
         plans: plans.collect::<Result<_>>()?,
+        portable: portable(pack, region)?,
         sections: header
             .sections
             .iter()
@@ -143,6 +170,14 @@ impl fmt::Display for Inspection {
             let shapes: Vec<_> = plan.inputs.iter().map(|s| DisplayShape(s).to_string()).collect();
             let (shapes, size) = (shapes.join(" "), bytes(plan.bytes as u64));
             writeln!(f, "plan for {} at {shapes} (tract {}), {size}", plan.target, plan.tract)?;
+        }
+        match &self.portable {
+            Some(p) => {
+                let open = if p.symbols.is_empty() { "fixed shapes".into() } else { p.symbols.join(", ") };
+                let (size, copies) = (bytes(p.bytes as u64), bytes(p.second_copy_bytes as u64));
+                writeln!(f, "portable graph over {open}: {} nodes, {size}, second copies {copies}", p.nodes)?;
+            }
+            None => writeln!(f, "no portable graph")?,
         }
         let mut sections = Table::new(["section", "offset", "bytes"]);
         for s in &self.sections {

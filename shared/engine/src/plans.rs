@@ -22,6 +22,8 @@ pub struct Plans {
     candidates: Vec<Candidate>,
     /// Why the others do not fit.
     skipped: Vec<String>,
+    /// The shapes of the manifest's inputs.
+    default: Vec<Vec<usize>>,
     built: Mutex<Vec<Built>>,
 }
 
@@ -56,8 +58,9 @@ impl Plans {
                 }
             }
         }
-        let options = options.clone();
-        let plans = Plans { pack, region, options, candidates, skipped, built: Mutex::default() };
+        let default = pack.manifest().inputs.iter().map(glowplug_pack::manifest::InputSpec::shape).collect();
+        let (options, built) = (options.clone(), Mutex::default());
+        let plans = Plans { pack, region, options, candidates, skipped, default, built };
         plans.at(&plans.default_shapes())?;
         Ok(plans)
     }
@@ -65,12 +68,16 @@ impl Plans {
     /// The shapes of the manifest's inputs.
     #[must_use]
     pub fn default_shapes(&self) -> Vec<Vec<usize>> {
-        self.pack.manifest().inputs.iter().map(glowplug_pack::manifest::InputSpec::shape).collect()
+        self.default.clone()
     }
 
-    /// The shapes of all inputs, in order, for each plan that fits this CPU.
+    /// The shapes of all inputs, in order, for each plan that fits this CPU; where none does, those that the
+    /// manifest tells, so that batches are still cut into pieces and texts filled up.
     pub fn shapes(&self) -> impl Iterator<Item = Vec<&[usize]>> {
-        self.candidates.iter().map(|c| c.head.inputs.iter().map(|(_, shape)| shape.as_slice()).collect())
+        let default = self.candidates.is_empty().then(|| self.default.iter().map(Vec::as_slice).collect());
+        let tuned = self.candidates.iter();
+        let tuned = tuned.map(|c| c.head.inputs.iter().map(|(_, shape)| shape.as_slice()).collect());
+        tuned.chain(default)
     }
 
     /// The plan for inputs of exactly `shapes`: a tuned one that fits, or else one made from the portable graph, with

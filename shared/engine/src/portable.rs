@@ -40,7 +40,13 @@ pub(crate) fn build(
     let (inputs, outputs) = ports(pack, &graph, &extents)?;
     let constants = Constants { pack, region, data, deadline: options.deadline };
     let graph = guard("portable graph", ErrorKind::Pack, || {
-        CheckedGraph::compiled(decode::model(&graph, &extents, &constants)?.into_optimized()?)
+        let mut model = decode::model(&graph, &extents, &constants)?;
+        // The packer simplified it: where no symbol got a value since, there is nothing left to simplify.
+        if !graph.symbols.is_empty() {
+            model.declutter()?;
+        }
+        model.optimize()?;
+        CheckedGraph::compiled(model)
     })?;
     let (target, source) = (target::host(), Source::Portable);
     Ok(Plan { graph, inputs, outputs, target, source, pool: pool(options) })

@@ -8,7 +8,7 @@ use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
 use crate::portable::{Portable, PortableReport};
 use crate::target::Target;
-use crate::verify::{Path, verify};
+use crate::verify::{Path, ROUNDS, verify};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::plan::PlanGraph;
 use glowplug_pack::{Manifest, Pack, PackBuilder, element_count};
@@ -132,8 +132,9 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     if file.options.target.runs_here() {
         let seed = file.options.seed;
         for Imported { typed, inputs, .. } in &imported {
-            let found =
-                guard("verify", || verify(&written.bytes, &Path::Tuned, typed.clone(), inputs, seed))?;
+            let found = guard("verify", || {
+                verify(&written.bytes, &Path::Tuned, typed.clone(), inputs, (seed, ROUNDS))
+            })?;
             keep_worst(&mut errors, found);
         }
         file.verify_portable(written, first, &mut errors)?;
@@ -277,14 +278,15 @@ impl Writer<'_, '_> {
     ) -> Result<(), PackerError> {
         let Ok(portable) = &self.portable else { return Ok(()) };
         let seed = self.options.seed;
-        let mut check = |bytes: &[u8], reference: TypedModel, inputs: &[Port]| {
-            let found = guard("verify", || verify(bytes, &Path::Portable, reference, inputs, seed))?;
+        let mut check = |bytes: &[u8], reference: TypedModel, inputs: &[Port], rounds: u64| {
+            let portable = || verify(bytes, &Path::Portable, reference, inputs, (seed, rounds));
+            let found = guard("verify", portable)?;
             keep_worst(errors, found);
             Ok::<_, PackerError>(())
         };
         let others = portable.others(imported);
         let elsewhere = others.into_iter().try_for_each(|other| {
-            check(&written.bytes, other.typed, &other.inputs).map_err(|e| (other.name, e))
+            check(&written.bytes, other.typed, &other.inputs, 1).map_err(|e| (other.name, e))
         });
         let bytes = match elsewhere {
             Ok(()) => written.bytes,
@@ -297,7 +299,7 @@ impl Writer<'_, '_> {
                 self.write(BTreeMap::new())?.bytes
             }
         };
-        check(&bytes, imported.typed.clone(), &imported.inputs)
+        check(&bytes, imported.typed.clone(), &imported.inputs, ROUNDS)
     }
 
     fn manifest(&self, max_relative_error: BTreeMap<String, f64>) -> Manifest {

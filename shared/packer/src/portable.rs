@@ -101,13 +101,15 @@ impl Portable {
         })
     }
 
-    /// For each open axis one other extent that the model takes, where one is found: half of the pinned one,
-    /// or twice as much.
+    /// For each open axis one other extent that the model and the graph take, where one is found: half of the
+    /// pinned one, or twice as much. A graph that does not take an extent says so when it is loaded.
     pub(crate) fn others(&self, imported: &Imported) -> Vec<Other> {
         let other = |axis: &OpenAxis| {
             let half = (axis.pinned > 1 && axis.pinned.is_multiple_of(2)).then_some(axis.pinned / 2);
             half.into_iter().chain([axis.pinned * 2]).find_map(|extent| {
                 let inputs = imported.inputs_at(axis, extent);
+                let shapes: Vec<_> = inputs.iter().map(Port::shape).collect();
+                self.encoded.graph.extents(&shapes).ok()?;
                 let typed = guard("reference", || {
                     imported.typed_at(&inputs).map_err(|e| PackerError::model("reference", &e))
                 });

@@ -15,8 +15,8 @@ use tract_core::ops::nn::{Sigmoid, Softmax};
 
 /// How far an f32 output may be from the reference, relative to the output's largest value.
 pub(crate) const TOLERANCE: f64 = 1e-5;
-/// How many sets of inputs are compared.
-const ROUNDS: u64 = 3;
+/// How many sets of inputs are compared at the shapes that a pack is made for.
+pub(crate) const ROUNDS: u64 = 3;
 
 /// What of a pack is verified.
 pub(crate) enum Path {
@@ -44,7 +44,7 @@ pub(crate) fn verify(
     path: &Path,
     reference: TypedModel,
     inputs: &[Port],
-    seed: u64,
+    (seed, rounds): (u64, u64),
 ) -> Result<BTreeMap<String, f64>, PackerError> {
     let plan = load(pack_bytes, path, inputs)?;
     let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
@@ -52,7 +52,7 @@ pub(crate) fn verify(
     let model_error = |e: TractError| PackerError::model("reference run", &e);
     let reference = reference.into_runnable().map_err(model_error)?;
     let mut worst = BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let mut random = Random(seed.wrapping_add(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let tensors = inputs.iter().zip(&bounds).map(|(port, bound)| random.tensor(port, *bound, round));
         let tensors = tensors.collect::<Result<Vec<_>, _>>()?;

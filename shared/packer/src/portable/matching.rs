@@ -40,7 +40,8 @@ impl<'a> Matcher<'a> {
         for index in 0..u32::try_from(builder.weights().len()).unwrap_or(u32::MAX) {
             matcher.offer(vec![WeightId(index)]);
         }
-        for node in plans.iter().flat_map(|p| &p.nodes) {
+        let bodies = plans.iter().flat_map(|p| &p.bodies).flat_map(|b| &b.nodes);
+        for node in plans.iter().flat_map(|p| &p.nodes).chain(bodies) {
             if let Op::Panels { weights } = &node.op
                 && weights.len() > 1
             {
