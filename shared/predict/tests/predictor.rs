@@ -56,8 +56,9 @@ async fn a_model_is_loaded_once_for_many_callers_and_told_to_the_first() {
     let counted = {
         let reads = reads.clone();
         move |call: &Call<'_>| {
-            let first =
-                call.operation == Operation::Read && call.range.as_ref().is_some_and(|r| r.start == 0);
+            let first = call.operation == Operation::Read
+                && call.key.ends_with("model.glow")
+                && call.range.as_ref().is_some_and(|r| r.start == 0);
             reads.fetch_add(u64::from(first), Ordering::Relaxed);
             None
         }
