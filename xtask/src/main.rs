@@ -10,6 +10,7 @@ mod layers;
 mod models;
 mod venv;
 
+mod bench;
 mod demo;
 mod size;
 mod test;
@@ -51,6 +52,9 @@ enum Chore {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures beside the rivals, and keeps the tables of the documents
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Builds everything and shows it at work: a call, an upload and a queue batch
     Demo,
 }
@@ -71,6 +75,7 @@ fn chore(chore: Chore) -> Result<()> {
         Chore::Size { json } => size::report(json),
         Chore::Models { dir, all } => models::bring(dir, all).map(drop),
         Chore::Test { quick } => test::run(quick),
+        Chore::Bench(bench) => bench::run(&bench),
         Chore::Demo => demo::run(),
     }
 }

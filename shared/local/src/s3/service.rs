@@ -94,7 +94,13 @@ impl S3 for Front {
             e_tag: Some(ETag::Strong(object.e_tag.clone())),
             last_modified: Some(object.modified.into()),
             metadata: metadata(&object),
-            body: Some(StreamingBlob::wrap(shape::body(&object.bytes, span, shape, fault))),
+            body: Some(StreamingBlob::wrap(shape::body(
+                &object.bytes,
+                span,
+                shape,
+                self.buckets.link().wire(),
+                fault,
+            ))),
             ..Default::default()
         }))
     }

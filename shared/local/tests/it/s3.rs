@@ -201,7 +201,11 @@ async fn a_shaped_link_is_slow_per_connection() {
     let (cloud, s3) = with_bucket().await;
     s3.put("/models/k", &[], vec![0; 200_000]).await;
     let first_byte = Duration::from_millis(100);
-    cloud.buckets().set_shape(Shape { bytes_per_second: NonZeroU64::new(500_000), first_byte });
+    cloud.buckets().set_shape(Shape {
+        bytes_per_second: NonZeroU64::new(500_000),
+        first_byte,
+        ..Shape::default()
+    });
     let started = Instant::now();
     let both = tokio::join!(s3.get("/models/k", &[]), s3.get("/models/k", &[]));
     let took = started.elapsed();
