@@ -35,8 +35,10 @@ pub fn import(library: &Path, blob: Vec<u8>, threads: usize) -> Result<Imported>
     // SAFETY: every pointer out is a local of the right type, every string ends in zero, and the blob is never freed.
     unsafe {
         check("ov_core_create", ov::ov_core_create(&raw mut core))?;
-        let key = c"INFERENCE_NUM_THREADS";
-        check("set threads", ov::ov_core_set_property(core, CPU.as_ptr(), key.as_ptr(), threads.as_ptr()))?;
+        // A processor with bf16 would run the blob in bf16 otherwise, whatever it was compiled for.
+        for (key, value) in [(c"INFERENCE_NUM_THREADS", &*threads), (c"INFERENCE_PRECISION_HINT", c"f32")] {
+            check("set", ov::ov_core_set_property(core, CPU.as_ptr(), key.as_ptr(), value.as_ptr()))?;
+        }
         let content = blob.as_ptr().cast::<c_char>();
         let imported = ov::ov_core_import_model(core, content, blob.len(), CPU.as_ptr(), &raw mut model);
         check("import", imported)?;

@@ -21,7 +21,7 @@ mod tables;
 use anyhow::{Context, Result, bail};
 use archive::Samples;
 use cases::{CASES, Case};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use engines::{ENGINES, Engine};
 use setup::Setup;
 use std::fs;
@@ -39,17 +39,6 @@ pub(crate) enum Bench {
     },
 }
 
-/// A part of the measurements.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
-    /// Fresh processes over local files, and warm runs
-    Local,
-    /// S3 to first output over shaped links
-    Stream,
-    /// A cold Lambda invocation
-    Lambda,
-}
-
 #[derive(Args)]
 pub(crate) struct ColdArgs {
     /// Rounds of fresh processes; every engine runs once in each
@@ -64,9 +53,12 @@ pub(crate) struct ColdArgs {
     /// Only these engines
     #[arg(long, value_delimiter = ',', value_name = "ID,..")]
     engines: Vec<String>,
-    /// Only these parts; what is not measured is missing from the archive
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Part::Local, Part::Stream, Part::Lambda])]
-    parts: Vec<Part>,
+    /// Only local files: neither S3 nor Lambda
+    #[arg(long)]
+    local_only: bool,
+    /// Measures the binaries that are there already
+    #[arg(long)]
+    no_build: bool,
     /// Prints the summary as JSON, and archives nothing
     #[arg(long)]
     json: bool,
@@ -84,7 +76,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 fn cold(args: &ColdArgs) -> Result<()> {
     let cases: Vec<&Case> = chosen(&args.models, CASES, |c| c.name)?;
     let engines: Vec<&Engine> = chosen(&args.engines, ENGINES, |e| e.id)?;
-    let setup = Setup::ensure(&cases)?;
+    let setup = Setup::ensure(&cases, !args.no_build)?;
     let mut summary = described(&setup, args.runs);
     if !process::pin_to(process::MEASURED_CORE) {
         eprintln!("taskset is missing: nothing is pinned, so expect more noise");
@@ -120,10 +112,8 @@ fn measured(
         stream: Vec::new(),
         lambda: Vec::new(),
     };
-    if args.parts.contains(&Part::Stream) {
+    if !args.local_only {
         summary.stream = stream::measure(setup, case, &summary, args.cloud_runs, &mut samples.stream)?;
-    }
-    if args.parts.contains(&Part::Lambda) {
         summary.lambda = lambda::measure(setup, case, &summary, args.cloud_runs, &mut samples.lambda)?;
     }
     Ok(summary)

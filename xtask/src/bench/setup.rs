@@ -32,8 +32,10 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Brings and builds what is missing. The first time takes minutes and the network, later times seconds.
-    pub(crate) fn ensure(cases: &[&Case]) -> Result<Setup> {
-        build()?;
+    pub(crate) fn ensure(cases: &[&Case], build: bool) -> Result<Setup> {
+        if build {
+            build_all()?;
+        }
         let dir = workspace::cache("GLOWPLUG_BENCH_DIR", "bench")?;
         let venv = Venv::ensure(
             workspace::cache("GLOWPLUG_VENVS", "venvs")?.join("bench"),
@@ -201,7 +203,7 @@ impl Setup {
 }
 
 /// All binaries of the workspace, the rivals' among them, in one selection, so that cargo resolves features once.
-fn build() -> Result<()> {
+fn build_all() -> Result<()> {
     workspace::run(&mut workspace::cargo(["build", "--profile", PROFILE, "--workspace", "--bins"])?)
 }
 
