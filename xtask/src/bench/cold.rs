@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Processes per engine whose warm runs are timed.
 const WARM_ROUNDS: usize = 5;
 /// About how long the timed warm runs of one process take, and how many they are at least and at most.
-const WARM_MS: f64 = 500.0;
+const WARM_MS: f64 = 300.0;
 const WARM_RUNS: (f64, f64) = (5.0, 200.0);
 
 /// Which samples went into a CSV file, and all of them.
