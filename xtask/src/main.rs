@@ -10,6 +10,7 @@ mod layers;
 mod models;
 mod venv;
 
+mod bench;
 mod demo;
 mod size;
 mod start;
@@ -64,6 +65,9 @@ enum Chore {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures beside the rivals, and keeps the tables of the documents
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Builds everything and shows it at work: a call, an upload and a queue batch
     Demo,
 }
@@ -85,6 +89,7 @@ fn chore(chore: Chore) -> Result<()> {
         Chore::Start { profile, runs, json } => start::report(&profile, runs, json),
         Chore::Models { dir, all } => models::bring(dir, all).map(drop),
         Chore::Test { quick } => test::run(quick),
+        Chore::Bench(bench) => bench::run(&bench),
         Chore::Demo => demo::run(),
     }
 }

@@ -5,7 +5,7 @@
 //! cargo resolves features once; two calls could compile tokio, and all above it, twice.
 
 use crate::venv::Venv;
-use crate::workspace::{self, PROFILE};
+use crate::workspace::{self, PROFILE, WORKSPACE};
 use crate::{layers, models};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const BIN_DIR: &str = "GLOWPLUG_BIN_DIR";
 const TEMPLATE: &str = "infra/template.yaml";
 /// What is built and then tested: the same selection both times, or cargo would build other features.
-const EVERYTHING: [&str; 4] = ["--workspace", "--lib", "--bins", "--tests"];
+const TARGETS: [&str; 3] = ["--lib", "--bins", "--tests"];
 
 /// How a step ended, unless it failed.
 enum Outcome {
@@ -81,13 +81,13 @@ fn format() -> Result<Outcome> {
 }
 
 fn clippy() -> Result<Outcome> {
-    let selection = ["clippy", "--profile", PROFILE, "--workspace", "--all-targets"];
-    passed(workspace::cargo(selection.into_iter().chain(["--", "-D", "warnings"]))?)
+    let clippy = ["clippy", "--profile", PROFILE].into_iter().chain(WORKSPACE);
+    passed(workspace::cargo(clippy.chain(["--all-targets", "--", "-D", "warnings"]))?)
 }
 
 /// The function binaries and the command line, which some tests start, and the tests themselves.
 fn build() -> Result<Outcome> {
-    passed(workspace::cargo(["build", "--profile", PROFILE].into_iter().chain(EVERYTHING))?)
+    passed(workspace::cargo(["build", "--profile", PROFILE].into_iter().chain(WORKSPACE).chain(TARGETS))?)
 }
 
 fn tests() -> Result<Outcome> {
@@ -95,7 +95,8 @@ fn tests() -> Result<Outcome> {
         true => ["nextest", "run", "--no-fail-fast", "--cargo-profile"].as_slice(),
         false => &["test", "--no-fail-fast", "--profile"],
     };
-    let mut cargo = workspace::cargo(runner.iter().copied().chain([PROFILE]).chain(EVERYTHING))?;
+    let mut cargo =
+        workspace::cargo(runner.iter().copied().chain([PROFILE]).chain(WORKSPACE).chain(TARGETS))?;
     cargo.env(BIN_DIR, workspace::bin_dir()?);
     match models_at_hand()? {
         Some(dir) => cargo.env(models::VARIABLE, dir),
@@ -105,11 +106,12 @@ fn tests() -> Result<Outcome> {
 }
 
 fn doc_tests() -> Result<Outcome> {
-    passed(workspace::cargo(["test", "--doc", "--profile", PROFILE, "--workspace"])?)
+    passed(workspace::cargo(["test", "--doc", "--profile", PROFILE].into_iter().chain(WORKSPACE))?)
 }
 
 fn docs() -> Result<Outcome> {
-    let mut cargo = workspace::cargo(["doc", "--profile", PROFILE, "--workspace", "--no-deps"])?;
+    let doc = ["doc", "--profile", PROFILE, "--no-deps"];
+    let mut cargo = workspace::cargo(doc.into_iter().chain(WORKSPACE))?;
     cargo.env("RUSTDOCFLAGS", "-D warnings");
     passed(cargo)
 }

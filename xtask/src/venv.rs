@@ -42,7 +42,12 @@ impl Venv {
 
     /// A program of the environment, started in the workspace's root.
     pub(crate) fn command(&self, program: &str) -> Command {
-        workspace::command(self.dir.join(if cfg!(windows) { "Scripts" } else { "bin" }).join(program))
+        workspace::command(self.program(program))
+    }
+
+    /// Where a program of the environment is.
+    pub(crate) fn program(&self, program: &str) -> PathBuf {
+        self.dir.join(if cfg!(windows) { "Scripts" } else { "bin" }).join(program)
     }
 }
 
@@ -81,7 +86,12 @@ mod tests {
 
     #[test]
     fn every_package_is_pinned() {
-        for file in ["requirements.txt", "requirements-models.txt", "requirements-infra.txt"] {
+        for file in [
+            "requirements.txt",
+            "requirements-models.txt",
+            "requirements-infra.txt",
+            "requirements-bench.txt",
+        ] {
             let text = contents(&[workspace::root().join(SCRIPTS).join(file)]).unwrap();
             for line in text.lines().filter(|l| !l.starts_with(['#', '-'])) {
                 assert!(line.contains("=="), "{file}: {line}");

@@ -12,6 +12,9 @@ use std::process::{Command, Stdio};
 /// The profile shared by demo, tests and CI.
 pub(crate) const PROFILE: &str = "fast";
 
+/// All members but the measured rivals: `bench` alone builds those.
+pub(crate) const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "glowplug-benches"];
+
 /// The three function binaries.
 pub(crate) const FUNCTIONS: [&str; 3] = ["glowplug-api", "glowplug-upload", "glowplug-queue"];
 

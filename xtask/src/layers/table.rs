@@ -16,6 +16,7 @@ const PACKER: &str = "glowplug-packer";
 const LOCAL: &str = "glowplug-local";
 const CLI: &str = "glowplug-cli";
 const TESTS: &str = "glowplug-tests";
+const BENCHES: &str = "glowplug-benches";
 const XTASK: &str = "xtask";
 const API: &str = FUNCTIONS[0];
 const UPLOAD: &str = FUNCTIONS[1];
@@ -45,6 +46,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
     (QUEUE, WIRING),
     (CLI, &[PACK, STORE, PROCESSING, STORE_S3, PREDICT, PACKER, LOCAL]),
     (TESTS, EVERYTHING),
+    (BENCHES, &[PACK, STORE, STORE_S3, PREDICT, LOCAL]),
     (XTASK, &[]),
 ];
 
@@ -94,8 +96,8 @@ pub(super) const FENCES: &[Fence] = &[
     fence("http", HTTP),
 ];
 
-/// Testing may name anything.
-pub(super) const UNFENCED: [&str; 1] = [TESTS];
+/// Testing and measuring may name anything.
+pub(super) const UNFENCED: [&str; 2] = [TESTS, BENCHES];
 
 /// What is in no function, however deep: the importer, the build ring, the terminal.
 pub(super) const NEVER_IN_A_FUNCTION: &[&str] =

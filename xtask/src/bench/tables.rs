@@ -1,0 +1,242 @@
+//! The tables of docs/benchmarks.md and README.md, made from the newest archived run.
+//!
+//! A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`. `cargo xtask bench tables` writes them, and a
+//! test fails where they say something else than the archive.
+
+use super::archive;
+use super::engines::{ENGINES, ORT, OURS, RTEN};
+use super::plots::figure;
+use super::summary::{CaseSummary, Figures, Summary};
+use crate::workspace;
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+const DOCUMENTS: [&str; 2] = ["docs/benchmarks.md", "README.md"];
+const END: &str = "<!-- /bench -->";
+/// What a cell without a figure says.
+const NOTHING: &str = "-";
+
+/// Rewrites the tables of all documents.
+pub(crate) fn write() -> Result<()> {
+    for (name, text) in documents()? {
+        fs::write(workspace::root().join(name), text).with_context(|| format!("writing {name}"))?;
+    }
+    Ok(())
+}
+
+/// Whether all documents say what the newest run found. Errors: one does not.
+pub(crate) fn check() -> Result<()> {
+    for (name, text) in documents()? {
+        let found = fs::read_to_string(workspace::root().join(name))?;
+        ensure!(
+            found == text,
+            "the tables of {name} are not those of the newest run: `cargo xtask bench tables`"
+        );
+    }
+    Ok(())
+}
+
+/// The documents as they should be.
+fn documents() -> Result<Vec<(&'static str, String)>> {
+    let (folder, summary) = archive::newest()?;
+    let fill = |name: &'static str| {
+        let path = workspace::root().join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok((name, filled(&text, &folder, &summary).with_context(|| name.to_owned())?))
+    };
+    DOCUMENTS.into_iter().map(fill).collect()
+}
+
+/// `text` with every table made anew.
+fn filled(text: &str, folder: &Path, summary: &Summary) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("<!-- bench ") {
+        let (before, marked) = rest.split_at(at);
+        let (marker, old) = marked.split_once("-->").context("a marker does not end")?;
+        let name = marker.trim_start_matches("<!-- bench ").trim();
+        let (_, after) = old.split_once(END).with_context(|| format!("table {name:?} has no end"))?;
+        let table = table(name, folder, summary).with_context(|| format!("no table is named {name:?}"))?;
+        let _ = write!(out, "{before}{marker}-->\n{table}{END}");
+        rest = after;
+    }
+    Ok(out + rest)
+}
+
+fn table(name: &str, folder: &Path, summary: &Summary) -> Option<String> {
+    Some(match name {
+        "run" => run(folder, summary),
+        "short" => short(summary),
+        "exec" => by_engine(summary, |f| Some(figure(f.exec_ms))),
+        "ratio" => by_engine(summary, |f| f.ours_over_this.map(|r| format!("{r:.2}"))),
+        "load" => by_engine(summary, |f| Some(figure(f.load_ms))),
+        "warm" => by_engine(summary, |f| Some(figure(f.run_ms))),
+        "first-over-warm" => by_engine(summary, |f| Some(format!("{:.2}", f.first_over_warm))),
+        "memory" => by_engine(summary, |f| f.peak_rss_bytes.map(megabytes)),
+        "warm-memory" => by_engine(summary, |f| f.warm_peak_rss_bytes.map(megabytes)),
+        "size" => by_engine(summary, |f| Some(megabytes(f.file_bytes))),
+        "answers" => {
+            by_engine(summary, |f| Some(f.output_error.map_or("differs".into(), |e| format!("{e:.0e}"))))
+        }
+        "stream" => stream(summary),
+        "lambda" => lambda(summary),
+        "refused" => refused(summary),
+        _ => return None,
+    })
+}
+
+fn run(folder: &Path, summary: &Summary) -> String {
+    let get = |map: &std::collections::BTreeMap<String, String>, key: &str| {
+        map.get(key).cloned().unwrap_or_default()
+    };
+    let machine = |key| get(&summary.machine, key);
+    format!(
+        "Run `{}`: `{}` at commit {}, {} rounds; {}, {} cores, {}, {}, load average {} at the start; {}, {}.\n",
+        folder.display(),
+        summary.command,
+        summary.commit,
+        summary.runs,
+        machine("cpu"),
+        machine("cores"),
+        machine("instruction_sets"),
+        machine("kernel"),
+        machine("load_average"),
+        get(&summary.versions, "rustc"),
+        get(&summary.versions, "python"),
+    )
+}
+
+/// One row per model, one column per engine.
+fn by_engine(summary: &Summary, cell: impl Fn(&Figures) -> Option<String>) -> String {
+    let heads: Vec<&str> = ENGINES.iter().map(|e| e.id).collect();
+    let rows = summary.cases.iter().map(|case| {
+        let cells =
+            ENGINES.iter().map(|e| case.figures(e.id).and_then(&cell).unwrap_or_else(|| NOTHING.into()));
+        (case.name.clone(), cells.collect())
+    });
+    grid("model", &heads, rows)
+}
+
+fn grid(corner: &str, heads: &[&str], rows: impl Iterator<Item = (String, Vec<String>)>) -> String {
+    let mut out = format!("| {corner} | {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
+    for (name, cells) in rows {
+        let _ = writeln!(out, "| {name} | {} |", cells.join(" | "));
+    }
+    out
+}
+
+/// README's: what a reader wants first. Only models with a pack.
+fn short(summary: &Summary) -> String {
+    let exec = |case: &CaseSummary, id: &str| case.figures(id).map_or(NOTHING.into(), |f| figure(f.exec_ms));
+    let rows = summary.cases.iter().filter_map(|case| {
+        let ours = case.figures(OURS)?;
+        let cells = vec![
+            megabytes(ours.file_bytes),
+            figure(ours.load_ms),
+            figure(ours.exec_ms),
+            exec(case, RTEN),
+            exec(case, ORT),
+            exec(case, "ort-python"),
+            ours.peak_rss_bytes.map_or(NOTHING.into(), megabytes),
+        ];
+        Some((case.name.clone(), cells))
+    });
+    let heads = [
+        "pack MB",
+        "bytes to plan",
+        "Glowplug",
+        "RTen mapped",
+        "ONNX Runtime",
+        "Python + ONNX Runtime",
+        "peak MB",
+    ];
+    grid("model", &heads, rows)
+}
+
+fn stream(summary: &Summary) -> String {
+    let rows = summary.cases.iter().flat_map(|case| {
+        case.stream.iter().map(|s| {
+            let cells = vec![
+                format!("{:.0}", s.mb_per_s),
+                megabytes(s.fetched_bytes),
+                figure(s.bound_ms),
+                figure(s.first_output_ms),
+                format!("{:.2}", s.first_output_ms / s.bound_ms),
+                format!("{:+.1}", s.first_output_ms - s.bound_ms),
+                figure(s.exec_ms),
+            ];
+            (case.name.clone(), cells)
+        })
+    });
+    let heads =
+        ["MB/s", "pack MB", "bound ms", "first output ms", "of the bound", "over it, ms", "from exec ms"];
+    grid("model", &heads, rows)
+}
+
+fn lambda(summary: &Summary) -> String {
+    let rows = summary.cases.iter().flat_map(|case| {
+        case.lambda.iter().map(|l| {
+            let ms = |v: Option<f64>| v.map_or(NOTHING.into(), figure);
+            let error = match (&l.refused, l.output_error) {
+                (Some(_), _) => NOTHING.into(),
+                (None, error) => error.map_or("differs".into(), |e| format!("{e:.0e}")),
+            };
+            (
+                case.name.clone(),
+                vec![l.engine.clone(), format!("{:.0}", l.mb_per_s), ms(l.cold_ms), ms(l.warm_ms), error],
+            )
+        })
+    });
+    grid("model", &["function", "MB/s", "cold ms", "warm ms", "largest error"], rows)
+}
+
+fn refused(summary: &Summary) -> String {
+    let rows = summary.cases.iter().flat_map(|case| {
+        let said = case.engines.iter().filter_map(|e| Some((e.id.clone(), e.refused.clone()?)));
+        let lambda =
+            case.lambda.iter().filter_map(|l| Some((format!("{} function", l.engine), l.refused.clone()?)));
+        said.chain(lambda)
+            .map(|(id, why)| (case.name.clone(), vec![id, why.replace('|', "\\|").replace('\n', " ")]))
+    });
+    grid("model", &["engine", "says"], rows)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn megabytes(bytes: u64) -> String {
+    figure(bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_say_what_the_newest_run_found() {
+        check().unwrap();
+    }
+
+    #[test]
+    fn only_what_is_between_markers_is_replaced() {
+        let case = CaseSummary {
+            name: "m".into(),
+            onnx_bytes: 1,
+            random_weights: false,
+            engines: Vec::new(),
+            stream: Vec::new(),
+            lambda: Vec::new(),
+        };
+        let summary = Summary { cases: vec![case], ..Summary::default() };
+        let text = format!("before\n<!-- bench size -->\nold\n{END}\nafter\n");
+        let found = filled(&text, Path::new("x"), &summary).unwrap();
+        assert!(
+            found.starts_with("before\n<!-- bench size -->\n| model |")
+                && found.ends_with(&format!("{END}\nafter\n")),
+            "{found}"
+        );
+        assert_eq!(filled(&found, Path::new("x"), &summary).unwrap(), found, "a second time changes nothing");
+        assert!(filled("<!-- bench what -->\n<!-- /bench -->", Path::new("x"), &summary).is_err());
+        assert!(filled("<!-- bench size -->\n", Path::new("x"), &summary).is_err());
+    }
+}
