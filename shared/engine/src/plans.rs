@@ -120,17 +120,18 @@ impl Plans {
                 other => return other,
             }
         }
-        let why =
-            if skipped.is_empty() { "none was made for these shapes".into() } else { skipped.join("; ") };
+        let error = match (skipped.is_empty(), self.candidates.is_empty()) {
+            (true, true) => EngineError::new(ErrorKind::UnsupportedCpu, "no plan fits: the pack holds none"),
+            (true, false) => self.no_such_shapes(shapes),
+            (false, _) => {
+                EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {}", skipped.join("; ")))
+            }
+        };
         if self.pack.portable_range().is_none() {
-            return Err(if self.candidates.is_empty() || !skipped.is_empty() {
-                EngineError::new(ErrorKind::UnsupportedCpu, format!("no plan fits: {why}"))
-            } else {
-                self.no_such_shapes(shapes)
-            });
+            return Err(error);
         }
         if !self.options.portable {
-            tracing::warn!(reason = %why, "no tuned plan fits, the portable graph serves: slower to load");
+            tracing::warn!(reason = %error, "no tuned plan fits, the portable graph serves: slower to load");
         }
         portable::build(&self.pack, &self.region, shapes, &self.options)
     }
