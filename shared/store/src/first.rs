@@ -13,7 +13,6 @@ use crate::object::{ETag, ObjectInfo};
 use crate::packs::{check_digest, of_pack};
 use crate::parts::{Assembler, Part, Queue};
 use crate::transfer::{Source, Transfer, Tries};
-use bytes::Bytes;
 use glowplug_pack::header::FIRST_READ_BYTES;
 use glowplug_pack::{ErrorKind, Header, Pack, PackError, Region};
 use std::future::Future;
@@ -92,7 +91,7 @@ async fn bring(opening: Opening, begun: oneshot::Sender<Begun>) -> Result<(), St
         };
         let (range, etag) = intake.ask();
         let result =
-            source.attempt(range.clone(), etag.as_ref(), |info, piece| intake.piece(info, piece)).await;
+            source.attempt(range.clone(), etag.as_ref(), |info, piece| intake.piece(info, &piece)).await;
         let error = match (result, &mut intake.stage) {
             (_, Stage::Cached) | (Ok(_), Stage::Body(..)) => continue,
             // The front part is longer than what was asked for.
@@ -166,14 +165,14 @@ impl Intake {
         (have..self.asked_to, front.etag.clone())
     }
 
-    fn piece(&mut self, info: &ObjectInfo, piece: Bytes) -> Result<(), StoreError> {
+    fn piece(&mut self, info: &ObjectInfo, piece: &[u8]) -> Result<(), StoreError> {
         match &mut self.stage {
             Stage::Front(front) => {
-                front.bytes.extend_from_slice(&piece);
+                front.bytes.extend_from_slice(piece);
                 front.etag.get_or_insert_with(|| info.etag.clone());
                 self.look(info)
             }
-            Stage::Body(transfer, assembler) => transfer.push(assembler, &piece),
+            Stage::Body(transfer, assembler) => transfer.push(assembler, piece),
             Stage::Cached => Err(enough()),
         }
     }
@@ -205,7 +204,7 @@ impl Intake {
         let (transfer, assembler) = transfer.map_err(|e| of_pack(&self.opening.source.key, &e))?;
         self.tell(Begun::Fetching(transfer.clone()));
         self.stage = Stage::Body(transfer, assembler);
-        self.piece(info, bytes.into())
+        self.piece(info, &bytes)
     }
 
     fn tell(&mut self, begun: Begun) {

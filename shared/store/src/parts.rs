@@ -129,7 +129,7 @@ impl Queue {
     fn end_of_part(&self, start: usize, given: &[bool], limit: usize, rows: bool) -> usize {
         let chunks = self.pack.chunks();
         let mut end = start + 1;
-        for index in end..limit {
+        for index in start + 1..limit {
             let bytes = chunks[index].range().end - chunks[start].offset;
             if given[index] || bytes > self.part_bytes || (rows && index - end > GAP_CHUNKS) {
                 break;
@@ -271,7 +271,7 @@ mod tests {
             let parts = rest(&queue);
             let mut at = given;
             for part in &parts {
-                assert!(part.start == at && part.len() >= 1, "{parts:?}");
+                assert!(part.start == at && !part.is_empty(), "{parts:?}");
                 // A part of more than one chunk is no longer than asked for, and not shorter than it may be.
                 let bytes_to = |end: usize| {
                     pack.chunks().get(end - 1).map(|c| c.range().end - pack.chunks()[part.start].offset)
