@@ -2,12 +2,12 @@
 //! pack.
 #![no_main]
 
-use glowplug_pack::portable::{Dim, PortableGraph};
 use glowplug_pack::Pack;
+use glowplug_pack::portable::{Dim, PortableGraph};
 use std::sync::LazyLock;
 
 static GOLDEN: LazyLock<Pack> = LazyLock::new(|| {
-    Pack::parse(include_bytes!("../../tests/data/0/mnist-cnn.glow")).expect("the golden pack parses")
+    Pack::parse(include_bytes!("../../tests/data/1/mnist-cnn.glow")).expect("the golden pack parses")
 });
 
 /// The inputs' shapes, every symbol being 2.

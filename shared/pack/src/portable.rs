@@ -14,6 +14,7 @@ mod dim;
 mod infer;
 mod op;
 mod pool;
+mod rules;
 mod stored;
 #[cfg(test)]
 mod tests;
