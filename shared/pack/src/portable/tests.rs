@@ -243,7 +243,7 @@ fn every_reference_is_checked_at_the_door() {
             "too many outputs",
             |g| {
                 let n = node(g, "Conv");
-                n.outputs.push(n.outputs[0].clone())
+                n.outputs.push(n.outputs[0].clone());
             },
             "2 outputs",
         ),
@@ -264,7 +264,7 @@ fn every_reference_is_checked_at_the_door() {
             "pool of other channels",
             |g| {
                 if let Op::MaxPool { pool } = &mut node(g, "MaxPool").op {
-                    pool.output_channels = 9
+                    pool.output_channels = 9;
                 }
             },
             "a pool of 4 to 9 channels",
@@ -273,7 +273,7 @@ fn every_reference_is_checked_at_the_door() {
             "window of nothing",
             |g| {
                 if let Op::Conv { pool, .. } = &mut node(g, "Conv").op {
-                    pool.strides[0] = 0
+                    pool.strides[0] = 0;
                 }
             },
             "expected lists of one length",
@@ -282,7 +282,7 @@ fn every_reference_is_checked_at_the_door() {
             "window of two lengths",
             |g| {
                 if let Op::Conv { pool, .. } = &mut node(g, "Conv").op {
-                    pool.strides.push(1)
+                    pool.strides.push(1);
                 }
             },
             "expected lists of one length",
@@ -291,7 +291,7 @@ fn every_reference_is_checked_at_the_door() {
             "groups",
             |g| {
                 if let Op::Conv { group, .. } = &mut node(g, "Conv").op {
-                    *group = 2
+                    *group = 2;
                 }
             },
             "2 groups of 3 to 4",
@@ -300,7 +300,7 @@ fn every_reference_is_checked_at_the_door() {
             "adjustment",
             |g| {
                 if let Op::ConvTranspose { adjustments, .. } = &mut node(g, "ConvTranspose").op {
-                    adjustments[0] = 1
+                    adjustments[0] = 1;
                 }
             },
             "adjustments [1]",
@@ -309,7 +309,7 @@ fn every_reference_is_checked_at_the_door() {
             "numbers that are not there",
             |g| {
                 if let Op::Extents { shape, .. } = &mut node(g, "Extents").op {
-                    shape[0] = 4
+                    shape[0] = 4;
                 }
             },
             "3 numbers",
@@ -318,7 +318,7 @@ fn every_reference_is_checked_at_the_door() {
             "body later",
             |g| {
                 if let Op::Loop { body, .. } = &mut node(g, "Loop").op {
-                    *body = 1
+                    *body = 1;
                 }
             },
             "expected an earlier one",
@@ -336,7 +336,7 @@ fn every_reference_is_checked_at_the_door() {
             "slot twice",
             |g| {
                 if let Op::Loop { outputs, .. } = &mut node(g, "Loop").op {
-                    outputs[0].last = Some(1)
+                    outputs[0].last = Some(1);
                 }
             },
             "expected each once",
@@ -345,7 +345,7 @@ fn every_reference_is_checked_at_the_door() {
             "states",
             |g| {
                 if let Op::Loop { outputs, .. } = &mut node(g, "Loop").op {
-                    outputs[0].state = false
+                    outputs[0].state = false;
                 }
             },
             "another number comes out",
@@ -354,7 +354,7 @@ fn every_reference_is_checked_at_the_door() {
             "nothing scanned",
             |g| {
                 if let Op::Loop { inputs, .. } = &mut node(g, "Loop").op {
-                    inputs[0] = LoopInput::Full
+                    inputs[0] = LoopInput::Full;
                 }
             },
             "nothing is scanned",
@@ -404,7 +404,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "slice past the end",
             |g| {
                 if let Op::Slice { axis, .. } = &mut node(g, "Slice").op {
-                    *axis = 0
+                    *axis = 0;
                 }
             },
             "positions",
@@ -413,7 +413,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "axis",
             |g| {
                 if let Op::Slice { axis, .. } = &mut node(g, "Slice").op {
-                    *axis = 7
+                    *axis = 7;
                 }
             },
             "axis 7",
@@ -424,7 +424,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "reshape",
             |g| {
                 if let Op::Reshape { axis, .. } = &mut node(g, "Reshape").op {
-                    *axis = 1
+                    *axis = 1;
                 }
             },
             "axes that are not there",
@@ -433,7 +433,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "reflection",
             |g| {
                 if let Op::Pad { pads, .. } = &mut node(g, "Pad").op {
-                    pads[1].0 = 3
+                    pads[1].0 = 3;
                 }
             },
             "reflected",
@@ -449,7 +449,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "indices",
             |g| {
                 let at = node(g, "Gather").inputs[0];
-                node(g, "Gather").inputs[1] = at
+                node(g, "Gather").inputs[1] = at;
             },
             "i64 indices",
         ),
@@ -457,7 +457,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "types",
             |g| {
                 let at = node(g, "Gather").inputs[1];
-                node(g, "Concat").inputs[1] = at
+                node(g, "Concat").inputs[1] = at;
             },
             "different types",
         ),
@@ -465,7 +465,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "condition",
             |g| {
                 let at = node(g, "Unary").inputs[0];
-                node(g, "Where").inputs[0] = at
+                node(g, "Where").inputs[0] = at;
             },
             "bool condition",
         ),
@@ -505,7 +505,7 @@ fn every_operators_rule_is_held_against_the_extents() {
             "too large",
             |g| {
                 if let Op::Upsample { scales } = &mut node(g, "Upsample").op {
-                    scales[0] = usize::MAX
+                    scales[0] = usize::MAX;
                 }
             },
             "overflows",
