@@ -15,6 +15,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The same memory as in a function.
+#[global_allocator]
+static ALLOCATOR: glowplug_predict::Allocator = glowplug_predict::Allocator;
+
 /// The bucket of the bench's local S3.
 const BUCKET: &str = "models";
 
@@ -28,6 +32,7 @@ struct Report {
 }
 
 fn main() -> ExitCode {
+    glowplug_predict::prepare_process();
     match process() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

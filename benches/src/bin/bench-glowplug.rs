@@ -8,6 +8,10 @@ use glowplug_predict::v2::NamedTensor;
 use glowplug_predict::{Model, ModelOptions, Timings};
 use std::process::ExitCode;
 
+/// The same memory as in a function.
+#[global_allocator]
+static ALLOCATOR: glowplug_predict::Allocator = glowplug_predict::Allocator;
+
 struct Glowplug(Model);
 
 fn load(args: &Args, _: &[Named]) -> Result<Glowplug> {
@@ -26,5 +30,6 @@ impl Engine for Glowplug {
 }
 
 fn main() -> ExitCode {
+    glowplug_predict::prepare_process();
     engine::main(load)
 }

@@ -77,7 +77,7 @@ fn cold(args: &ColdArgs) -> Result<()> {
     let cases: Vec<&Case> = chosen(&args.models, CASES, |c| c.name)?;
     let engines: Vec<&Engine> = chosen(&args.engines, ENGINES, |e| e.id)?;
     let setup = Setup::ensure(&cases, !args.no_build)?;
-    let mut summary = described(&setup, args.runs);
+    let mut summary = described(&setup, args);
     if !process::pin_to(process::MEASURED_CORE) {
         eprintln!("taskset is missing: nothing is pinned, so expect more noise");
     }
@@ -119,15 +119,19 @@ fn measured(
     Ok(summary)
 }
 
-fn described(setup: &Setup, runs: usize) -> Summary {
+fn described(setup: &Setup, args: &ColdArgs) -> Summary {
     let words: Vec<String> = std::env::args().skip(1).collect();
     Summary {
         date: machine::date(),
         command: format!("cargo xtask {}", words.join(" ")),
-        commit: machine::commit(),
+        commit: format!(
+            "{}{}",
+            machine::commit(),
+            if args.no_build { ", binaries of an earlier build" } else { "" }
+        ),
         machine: machine::describe(),
         versions: machine::versions(&mut setup.python_itself()),
-        runs,
+        runs: args.runs,
         cases: Vec::new(),
     }
 }

@@ -108,12 +108,13 @@ fn run(folder: &Path, summary: &Summary) -> String {
     )
 }
 
-/// One row per model, one column per engine.
+/// One row per model, one column per engine that has a figure somewhere.
 fn by_engine(summary: &Summary, cell: impl Fn(&Figures) -> Option<String>) -> String {
-    let heads: Vec<&str> = ENGINES.iter().map(|e| e.id).collect();
+    let at = |case: &CaseSummary, id: &str| case.figures(id).and_then(&cell);
+    let shown = |id: &str| summary.cases.iter().any(|case| at(case, id).is_some());
+    let heads: Vec<&str> = ENGINES.iter().map(|e| e.id).filter(|id| shown(id)).collect();
     let rows = summary.cases.iter().map(|case| {
-        let cells =
-            ENGINES.iter().map(|e| case.figures(e.id).and_then(&cell).unwrap_or_else(|| NOTHING.into()));
+        let cells = heads.iter().map(|id| at(case, id).unwrap_or_else(|| NOTHING.into()));
         (case.name.clone(), cells.collect())
     });
     grid("model", &heads, rows)
