@@ -198,6 +198,10 @@ async fn what_is_wrong_with_the_object_is_told_and_a_right_one_serves() -> Resul
         // Empties the slot for the next case: its process goes, as after a crash.
         let pid = lab.wait_for_log("asking for bytes").await?.process;
         signal(pid, "-KILL")?;
+        // Until it was waited for: before, the next request could still be given to it.
+        while signal(pid, "-0").is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         lab.lines.lock().expect("no panic while locked").clear();
     }
     lab.cloud.shutdown().await;
