@@ -1,5 +1,6 @@
 //! Portable graphs made by hand, through the public door: every operator against values worked out by hand,
 //! weights read back from panels, and who serves when.
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "tables of operands read better as lists")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use glowplug_engine::{BuildOptions, EngineError, ErrorKind, Plan, Plans, Source};

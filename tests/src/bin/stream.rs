@@ -216,7 +216,7 @@ fn inputs(pack: &Pack) -> Result<Vec<NamedTensor>> {
 fn tables(pack: &Pack) -> impl Iterator<Item = (u64, usize, u64)> {
     let base = pack.header().section(SectionKind::Embeddings).map_or(0, |s| s.offset);
     pack.weights().iter().filter_map(move |weight| match (&weight.place, &weight.form) {
-        (Place::Embeddings { .. }, Form::Plain { dtype, shape }) if !shape.is_empty() => {
+        (Place::Embeddings, Form::Plain { dtype, shape }) if !shape.is_empty() => {
             let row: usize = shape[1..].iter().product();
             let start = weight.range().ok()?.start;
             Some((base + start, shape[0], (row * dtype.size()) as u64))

@@ -1,4 +1,5 @@
 //! Rules of the operators that a test can show alone: one node over sources, once right and many times wrong.
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "tables of operands read better as lists")]
 
 use super::super::*;
 use crate::weights::{Form, Place, Weight, WeightId};
