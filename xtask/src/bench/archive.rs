@@ -1,4 +1,4 @@
-//! benches/runs/<date>-<machine>/: every run that a table or a plot was made from.
+//! `benches/runs/<date>-<machine>/`: every run that a table or a plot was made from.
 
 use super::summary::Summary;
 use super::{cold, lambda, machine, plots, stream};
