@@ -14,6 +14,9 @@ use zip::write::SimpleFileOptions;
 
 /// The deployed profile: link-time optimized and stripped.
 const PROFILE: &str = "lambda";
+/// Zopfli with five rounds: 3 % smaller than deflate's best, and still plain deflate to whoever unpacks it. The
+/// better part of a minute for each function.
+const LEVEL: i64 = 14;
 
 #[derive(Serialize)]
 struct Row {
@@ -49,7 +52,7 @@ fn measure(target: &Path, function: &'static str) -> Result<Row> {
 fn zipped(binary: &[u8]) -> Result<Vec<u8>> {
     let options = SimpleFileOptions::default()
         .compression_method(zip::CompressionMethod::Deflated)
-        .compression_level(Some(9))
+        .compression_level(Some(LEVEL))
         .last_modified_time(zip::DateTime::default())
         .unix_permissions(0o755);
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
