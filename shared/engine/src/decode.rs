@@ -5,15 +5,16 @@ pub(crate) mod names;
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
 use crate::ops::{
-    AveragePool, Chain, ChainStep, Col2Im, DepthwiseConv, DirectConv, GatherAxis, GatherRows, Im2col,
-    MaxPool, Prepack, Scan,
+    BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, DepthwiseConv, DirectConv,
+    Filters, GatherAxis, GatherRows, Im2col, PerChannel, PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack,
+    Scan, UnblockChannels, Upsample,
 };
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
 use crate::values::{datum_type, from_bytes, packed_format, typed_fact};
 use glowplug_pack::plan::{
-    AxisMap, BinaryOp, Body, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph,
-    ScanInput, Share, Step, fact_of,
+    AxisMap, BinaryOp, Body, CHANNEL_BLOCK, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat,
+    PlanGraph, Reducer, ScanInput, Share, Step, Window, fact_of,
 };
 use glowplug_pack::{Form, Pack, PackError, Region, WeightId};
 use names::{binary, comparison, find_kernel, kernel_op, pad_mode, reducer, unary};
@@ -175,20 +176,38 @@ impl Decoder<'_> {
                 let [_, _, h, w] = nchw(tensor_shape(output)?)?;
                 Box::new(Col2Im::new(window, (h, w), tensor_shape(output)?))
             }
-            Op::MaxPool { window } => {
-                let [_, _, h, w] = image(inputs)?;
-                Box::new(MaxPool::new(window, h, w, tensor_shape(output)?))
-            }
+            Op::MaxPool { window } => Box::new(pool(PoolKind::Max, window, inputs, output)?),
             Op::AveragePool { window, count_include_pad } => {
-                let [_, _, h, w] = image(inputs)?;
-                Box::new(AveragePool::new(window, *count_include_pad, (h, w), tensor_shape(output)?))
+                let kind = PoolKind::Average { count_include_pad: *count_include_pad };
+                Box::new(pool(kind, window, inputs, output)?)
+            }
+            Op::BlockChannels => {
+                let ([_, channels, ..], shape) = (image(inputs)?, tensor_shape(output)?.to_vec());
+                Box::new(BlockChannels { channels, shape })
+            }
+            Op::UnblockChannels => Box::new(UnblockChannels { shape: tensor_shape(output)?.to_vec() }),
+            Op::BlockedConv { window, kernel, steps } => {
+                let filters = self.filters(*kernel)?;
+                Box::new(BlockedConv::new(window, first(inputs)?, tensor_shape(output)?, filters, steps)?)
+            }
+            Op::BlockedDepthwiseConv { window, kernel, steps } => {
+                let ([_, _, h, w], shape) = (image(inputs)?, tensor_shape(output)?);
+                let kernel = (self.region.clone(), self.pack.weight_range(*kernel)?);
+                Box::new(BlockedDepthwiseConv::new(window, (h, w), shape, kernel, steps)?)
             }
             Op::Chain { steps } => {
                 Box::new(Chain { steps: steps.iter().map(|s| self.chain_step(*s)).collect() })
             }
+            Op::Binary { op } if is_per_channel(inputs, output) => Box::new(PerChannel { op: *op }),
             Op::Binary { op } => Box::new(TypedBinOp(binary(*op), None)),
             Op::Compare { op } => Box::new(TypedBinOp(comparison(*op), None)),
             Op::Unary { op } => Box::new(ElementWiseOp(unary(*op), None)),
+            Op::Reduce { axes, reducer: r @ (Reducer::Sum | Reducer::Max) }
+                if is_over_planes(axes, output) =>
+            {
+                let reducer = if *r == Reducer::Sum { PlaneReducer::Sum } else { PlaneReducer::Max };
+                Box::new(PlaneReduce { reducer, shape: tensor_shape(output)?.to_vec() })
+            }
             Op::Reduce { axes, reducer: r } => {
                 Box::new(Reduce { axes: axes.iter().copied().collect(), reducer: reducer(*r) })
             }
@@ -213,7 +232,10 @@ impl Decoder<'_> {
             }
             Op::Concat { axis } => Box::new(TypedConcat::new(*axis)),
             Op::Pad { pads, mode } => Box::new(Pad { pads: pads.clone(), mode: pad_mode(*mode) }),
-            Op::Upsample { scales } => Box::new(NearestUpsample { scales: scales.iter().copied().collect() }),
+            Op::Upsample { scales } => match Upsample::new(scales, first(inputs)?, tensor_shape(output)?) {
+                Some(own) => Box::new(own),
+                None => Box::new(NearestUpsample { scales: scales.iter().copied().collect() }),
+            },
             Op::Expand => Box::new(MultiBroadcastTo { shape: fact.shape.clone() }),
             Op::LstmCell => match tensor_shape(output)? {
                 [.., hidden] => Box::new(LstmEpilogue { hidden: *hidden }),
@@ -232,6 +254,14 @@ impl Decoder<'_> {
     fn constant(&self, id: WeightId) -> TractResult<Tensor> {
         let Form::Plain { dtype, shape } = &self.pack.weight(id)?.form else { bail!("a constant in panels") };
         from_bytes(*dtype, shape, self.region.wait(self.pack.weight_range(id)?, deadline())?)
+    }
+
+    fn filters(&self, id: WeightId) -> TractResult<Filters> {
+        let Form::Panels { k, mn, panel_bytes, .. } = &self.pack.weight(id)?.form else {
+            bail!("plain filters")
+        };
+        let (region, bytes) = (self.region.clone(), self.pack.weight_range(id)?);
+        Ok(Filters { region, bytes, panel_bytes: *panel_bytes, depth: *k, count: *mn })
     }
 
     fn region_panels(&self, id: WeightId, format: &PanelFormat) -> TractResult<Box<dyn MMMInputValue>> {
@@ -338,6 +368,36 @@ impl Decoder<'_> {
     }
 }
 
+/// The shape of the first operand.
+fn first<'a>(inputs: &[&'a Fact]) -> TractResult<&'a [usize]> {
+    match inputs {
+        [x, ..] => tensor_shape(x),
+        [] => bail!("no operand"),
+    }
+}
+
+fn pool(kind: PoolKind, window: &Window, inputs: &[&Fact], output: &Fact) -> TractResult<Pool> {
+    let [_, _, h, w] = image(inputs)?;
+    Ok(Pool::new(kind, window, (h, w), tensor_shape(output)?))
+}
+
+/// Whether the second operand has one value for each channel, in blocks, of a first that has the output's shape.
+fn is_per_channel(inputs: &[&Fact], output: &Fact) -> bool {
+    match (inputs, output) {
+        ([x, Fact::Tensor { shape: y, .. }], Fact::Tensor { shape, .. }) if *x == output => {
+            matches!((&**shape, &**y), ([n, c, .., CHANNEL_BLOCK], [m, d, 1, 1, CHANNEL_BLOCK])
+                if shape.len() == y.len() && c == d && (m == n || *m == 1))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a reduction over `axes` leaves one value for each channel of an image in blocks.
+fn is_over_planes(axes: &[usize], output: &Fact) -> bool {
+    matches!(output, Fact::Tensor { shape, .. } if matches!(**shape, [_, _, 1, 1, CHANNEL_BLOCK]))
+        && matches!(axes, [2, 3] | [3, 2])
+}
+
 fn tensor_shape(fact: &Fact) -> TractResult<&[usize]> {
     match fact {
         Fact::Tensor { shape, .. } => Ok(shape),
@@ -367,6 +427,8 @@ fn nchw(shape: &[usize]) -> TractResult<[usize; 4]> {
     match *shape {
         [n, c, h, w] => Ok([n, c, h, w]),
         [c, h, w] => Ok([1, c, h, w]),
+        // Channels in blocks.
+        [n, c, h, w, CHANNEL_BLOCK] => Ok([n, c, h, w]),
         _ => bail!("a tensor of shape {shape:?}, expected [N, C, H, W] or [C, H, W]"),
     }
 }

@@ -226,6 +226,37 @@ fn depthwise_convolution_is_its_definition() {
 }
 
 #[test]
+fn direct_convolution_is_its_definition() {
+    for w in geometries() {
+        let taps_of_one = w.kernel.0 * w.kernel.1;
+        let (x, taps, bias) = (f32s(&[2, 3, 11, 13], 5), ramp(5 * 3 * taps_of_one, 7), ramp(5, 2));
+        // One sum for each plane of the input under each filter; they add up to the output.
+        let positions = w.output.0 * w.output.1;
+        let mut wanted = vec![0.0; 2 * 5 * positions];
+        for (filter, bias) in bias.iter().enumerate() {
+            let mut sums = vec![];
+            windows(&x, &w, |plane, under| {
+                let kernel = &taps[(filter * 3 + plane % 3) * taps_of_one..];
+                sums.push(under.iter().fold(0.0, |sum, (tap, v)| sum + kernel[*tap] * v));
+            });
+            for (image, planes) in sums.chunks(3 * positions).enumerate() {
+                for position in 0..positions {
+                    wanted[(image * 5 + filter) * positions + position] =
+                        planes.chunks(positions).fold(*bias, |sum, plane| sum + plane[position]);
+                }
+            }
+        }
+        let mut draft = Draft::new();
+        let source = draft.source(Dtype::F32, &[2, 3, 11, 13]);
+        let bias = draft.constant(&[5], &bias);
+        let kernel = draft.weight(&[5, 3 * taps_of_one], &taps);
+        let fact = Fact::f32(&[2, 5, w.output.0, w.output.1]);
+        draft.node(Op::DirectConv { window: w, kernel }, &[source, bias], fact);
+        close(&draft.plan().run(&[x]).unwrap()[0], &wanted, &w);
+    }
+}
+
+#[test]
 fn max_pool_is_its_definition() {
     for w in geometries() {
         let x = f32s(&[2, 3, 11, 13], 5);

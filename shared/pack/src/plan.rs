@@ -19,9 +19,11 @@ mod validate;
 
 pub use fact::{Fact, MAX_RANK, PanelFormat};
 pub use op::{
-    AxisMap, BinaryOp, Comparison, Fused, Op, Operand, PadMode, Reducer, ScanInput, ScanOutput, ScanSlot,
-    Share, Step, UnaryOp, Window,
+    AxisMap, BinaryOp, CHANNEL_BLOCK, Comparison, ConvStep, FILTER_PANEL, Fused, Op, Operand, PadMode,
+    Reducer, ScanInput, ScanOutput, ScanSlot, Share, Step, UnaryOp, Window,
 };
+
+pub use rules::conv_copies_little;
 
 use crate::dtype::Dtype;
 use crate::error::PackError;

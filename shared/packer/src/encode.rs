@@ -7,7 +7,10 @@ mod conv;
 mod matmul;
 mod moves;
 pub(crate) mod ops;
+mod planned;
 mod scan;
+
+pub(crate) use conv::window;
 
 use crate::error::{ErrorKind, PackerError};
 use glowplug_engine::target;

@@ -1,5 +1,6 @@
 //! Import, simplify, plan, write, verify: a model's way into a pack.
 
+use crate::blocked::block;
 use crate::encode::encode;
 use crate::error::{ErrorKind, PackerError};
 use crate::import::{Imported, Port, import, output_axes};
@@ -172,7 +173,10 @@ struct Graphs {
 
 impl Graphs {
     fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
-        let plan = || decluttered.clone().into_optimized().map_err(|e| PackerError::model("plan", &e));
+        let plan = || {
+            let blocked = block(&decluttered).map_err(|e| PackerError::model("plan", &e))?;
+            blocked.into_optimized().map_err(|e| PackerError::model("plan", &e))
+        };
         let optimized = guard("plan", plan)?;
         Ok(Graphs { decluttered, optimized })
     }

@@ -90,9 +90,9 @@ def _(m):
 
 @case("fused-conv", "MatMul Im2col")
 def _(m):
-    x = m.x(1, 3, 6, 6)
-    conv = lambda: m.op("Conv", [x, m.w(4, 3, 3, 3), m.w(4)], pads=[1, 1, 1, 1])
+    x = m.x(1, 3, 6)
+    conv = lambda: m.op("Conv", [x, m.w(4, 3, 3), m.w(4)], pads=[1, 1])
     m.give("Relu", [conv()])
-    m.give("Mul", [conv(), m.w(1, 4, 1, 1)])
-    m.give("Add", [conv(), m.x(1, 4, 6, 6, name="z")])
+    m.give("Mul", [conv(), m.w(1, 4, 1)])
+    m.give("Add", [conv(), m.x(1, 4, 6, name="z")])
     m.give("Relu", [m.op("Add", [conv(), conv()])])

@@ -3,28 +3,33 @@
 //! All of them are made by `decode` from a validated plan, with every extent known. tract's graph passes
 //! never see them, so they have no analysis of their own.
 
-mod average_pool;
+mod blocked;
 mod chain;
 mod col2im;
 mod depthwise;
 mod direct_conv;
 mod gather;
 mod im2col;
-mod max_pool;
+mod pool;
 mod prepack;
 mod scan;
+mod upsample;
 mod window;
 
-pub(crate) use average_pool::AveragePool;
+pub(crate) use blocked::{
+    BlockChannels, BlockedConv, BlockedDepthwiseConv, Filters, PerChannel, PlaneReduce, PlaneReducer,
+    UnblockChannels,
+};
 pub(crate) use chain::{Chain, ChainStep};
 pub(crate) use col2im::Col2Im;
 pub(crate) use depthwise::DepthwiseConv;
 pub(crate) use direct_conv::DirectConv;
 pub(crate) use gather::{GatherAxis, GatherRows};
 pub(crate) use im2col::Im2col;
-pub(crate) use max_pool::MaxPool;
+pub(crate) use pool::{Pool, PoolKind};
 pub(crate) use prepack::Prepack;
 pub(crate) use scan::Scan;
+pub(crate) use upsample::Upsample;
 
 /// What tract asks of every operator and a plan has no use for.
 macro_rules! plan_op {
@@ -57,3 +62,8 @@ macro_rules! plan_op {
     };
 }
 pub(crate) use plan_op;
+
+/// What a node with fewer operands than its rule asks for is answered with.
+fn too_few(inputs: &[tract_core::internal::TValue]) -> tract_core::internal::TractError {
+    tract_core::internal::format_err!("{} operands", inputs.len())
+}

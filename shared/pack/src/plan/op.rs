@@ -5,6 +5,12 @@ use crate::weights::WeightId;
 use crate::wire_enum;
 use crate::wire_struct;
 
+/// Channels that lie side by side where a plan keeps them in blocks: what a vector of 256 bits holds.
+pub const CHANNEL_BLOCK: usize = 8;
+
+/// Rows of a panel of [`Op::BlockedConv`]'s filters: two blocks of output channels.
+pub const FILTER_PANEL: usize = 2 * CHANNEL_BLOCK;
+
 /// `(axis of the product, axis of the operand)`: the operand moves with the product along these axes and
 /// stays where it is along all others.
 pub type AxisMap = Vec<(usize, usize)>;
@@ -186,6 +192,31 @@ pub enum Op {
         /// Where each output of the body goes.
         outputs: Vec<ScanOutput>,
     },
+    /// The channels of `x[N, C, H, W]` in blocks of [`CHANNEL_BLOCK`]: `[N, ceil(C / 8), H, W, 8]`. Those beyond C
+    /// are 0.
+    BlockChannels,
+    /// The other way: `x[N, ceil(C / 8), H, W, 8]` as `[N, C, H, W]`.
+    UnblockChannels,
+    /// ONNX Conv with one group, a block of channels at a time: `x[N, ceil(C / 8), H, W, 8]`, or `x[N, C, H, W]`
+    /// where C is small; `bias` of O values; then what the steps read. Gives `[N, ceil(O / 8), OH, OW, 8]`.
+    BlockedConv {
+        /// The window.
+        window: Window,
+        /// A weight of `C * kh * kw` deep panels, [`FILTER_PANEL`] of the O rows in each, read in place.
+        kernel: WeightId,
+        /// What follows the sum, in order.
+        steps: Vec<ConvStep>,
+    },
+    /// ONNX Conv with one channel per group, a block of channels at a time: `x[N, ceil(C / 8), H, W, 8]`, `bias`
+    /// of C values; then what the steps read. Gives `[N, ceil(C / 8), OH, OW, 8]`.
+    BlockedDepthwiseConv {
+        /// The window.
+        window: Window,
+        /// A plain weight of `C * kh * kw` values, read in place.
+        kernel: WeightId,
+        /// What follows the sum, in order.
+        steps: Vec<ConvStep>,
+    },
     /// ONNX Cast to the output's dtype.
     Cast,
     /// ONNX Gather along axis 0 of a weight, its rows read in place. `indices` is i64; negative ones count
@@ -226,6 +257,10 @@ wire_enum!(Op {
     27 => Gather { axis },
     28 => LstmCell {},
     29 => Scan { body, inputs, outputs },
+    30 => BlockChannels {},
+    31 => UnblockChannels {},
+    32 => BlockedConv { window, kernel, steps },
+    33 => BlockedDepthwiseConv { window, kernel, steps },
 });
 
 impl Op {
@@ -235,6 +270,8 @@ impl Op {
             Op::Constant { weight: id }
             | Op::DepthwiseConv { kernel: id, .. }
             | Op::DirectConv { kernel: id, .. }
+            | Op::BlockedConv { kernel: id, .. }
+            | Op::BlockedDepthwiseConv { kernel: id, .. }
             | Op::GatherRows { table: id } => vec![id],
             Op::Panels { weights } => weights.iter_mut().collect(),
             Op::MatMul { a, b, .. } => [a, b].into_iter().filter_map(Operand::weight_mut).collect(),
@@ -276,6 +313,10 @@ impl Op {
             Op::Gather { .. } => "Gather",
             Op::LstmCell => "LstmCell",
             Op::Scan { .. } => "Scan",
+            Op::BlockChannels => "BlockChannels",
+            Op::UnblockChannels => "UnblockChannels",
+            Op::BlockedConv { .. } => "BlockedConv",
+            Op::BlockedDepthwiseConv { .. } => "BlockedDepthwiseConv",
         }
     }
 }
@@ -374,6 +415,40 @@ wire_enum!(Fused {
     2 => PerColumn { op, input, axes },
     3 => AddTensor { input, m_axis, n_axis, axes },
     4 => LeakyRelu { input },
+});
+
+/// Something applied to the sums of a convolution before they are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ConvStep {
+    /// `c = op(c, value)`.
+    Scalar {
+        /// The operation; not `Pow`.
+        op: BinaryOp,
+        /// The value.
+        value: f32,
+    },
+    /// `c = op(c, t)`, element by element.
+    Tensor {
+        /// The operation; not `Pow`.
+        op: BinaryOp,
+        /// An operand of the node, of the output's shape.
+        input: usize,
+    },
+    /// `c = op(c, t)`, with one value of `t` for each output channel.
+    Channel {
+        /// The operation; not `Pow`.
+        op: BinaryOp,
+        /// An operand of the node, `[1, ceil(O / 8), 1, 1, 8]`.
+        input: usize,
+    },
+    /// `c = op(c)`.
+    Unary {
+        /// The operation: `HardSwish`, `Sigmoid` or `Silu`.
+        op: UnaryOp,
+    },
+}
+wire_enum!(ConvStep {
+    0 => Scalar { op, value }, 1 => Tensor { op, input }, 2 => Channel { op, input }, 3 => Unary { op },
 });
 
 /// One step of a [`Op::Chain`].

@@ -1,8 +1,11 @@
 //! One rule per operator: what its operands and its outputs have to be.
 
+mod blocked;
 mod moves;
 mod scan;
 mod windows;
+
+pub use blocked::conv_copies_little;
 
 use super::validate::Context;
 use super::{Fact, Op, Reducer, Share, Step, matmul};
@@ -46,6 +49,14 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
         }
         Op::DepthwiseConv { window, kernel } => windows::depthwise(context, window, *kernel, inputs, output),
         Op::DirectConv { window, kernel } => windows::direct_conv(context, window, *kernel, inputs, output),
+        Op::BlockChannels => blocked::block(inputs, output),
+        Op::UnblockChannels => blocked::unblock(inputs, output),
+        Op::BlockedConv { window, kernel, steps } => {
+            blocked::conv(context, window, *kernel, steps, inputs, output)
+        }
+        Op::BlockedDepthwiseConv { window, kernel, steps } => {
+            blocked::depthwise(context, window, *kernel, steps, inputs, output)
+        }
         Op::Col2Im { window } => windows::col2im(window, inputs, output),
         Op::MaxPool { window } | Op::AveragePool { window, .. } => {
             let [x] = operands(inputs)?;

@@ -167,7 +167,7 @@ impl Encoder<'_> {
 }
 
 /// A window over one axis is one over two of which the first has one position.
-fn window(spec: &PoolSpec, input: &[usize]) -> TractResult<Window> {
+pub(crate) fn window(spec: &PoolSpec, input: &[usize]) -> TractResult<Window> {
     let shape = spec.data_format.shape(input)?;
     let axes = spec.computed_padding(shape.hw_dims());
     let axis = |i: usize| Window1 {

@@ -1,14 +1,14 @@
 //! Rules of what slides a window over the last two axes.
 
 use super::super::validate::Context;
-use super::super::{Fact, PanelFormat, Window};
-use super::{Checked, MAX_EXTENT, f32, gives, operands};
+use super::super::{CHANNEL_BLOCK, Fact, PanelFormat, Window};
+use super::{Checked, MAX_EXTENT, blocked, f32, gives, operands};
 use crate::dtype::Dtype;
 use crate::tensor::element_count;
 use crate::weights::WeightId;
 
 /// `[N, C, H, W]` of a tensor of rank 4, or of rank 3 with N = 1.
-fn planes(shape: &[usize]) -> Result<[usize; 4], String> {
+pub(super) fn planes(shape: &[usize]) -> Result<[usize; 4], String> {
     let full = match *shape {
         [n, c, h, w] => [n, c, h, w],
         [c, h, w] => [1, c, h, w],
@@ -21,7 +21,7 @@ fn planes(shape: &[usize]) -> Result<[usize; 4], String> {
 }
 
 /// Every extent of a window in `1..=MAX_EXTENT`, and no position that overflows.
-fn window(window: &Window) -> Checked {
+pub(super) fn window(window: &Window) -> Checked {
     let Window { kernel, strides, dilations, pads, output } = *window;
     let positive = [kernel, strides, dilations, output];
     let small = |n: usize| n <= MAX_EXTENT;
@@ -34,10 +34,13 @@ fn window(window: &Window) -> Checked {
     Ok(())
 }
 
-/// The shape after a window slid over the last two axes.
+/// The shape after a window slid over the last two axes, or those before the last where channels are in blocks.
 pub(super) fn slid(shape: &[usize], w: &Window) -> Result<Vec<usize>, String> {
-    planes(shape)?;
     window(w)?;
+    if let Ok([n, blocks, ..]) = blocked::extents(shape) {
+        return Ok(vec![n, blocks, w.output.0, w.output.1, CHANNEL_BLOCK]);
+    }
+    planes(shape)?;
     let mut shape = shape.to_vec();
     let rank = shape.len();
     (shape[rank - 2], shape[rank - 1]) = w.output;
@@ -79,7 +82,7 @@ pub(super) fn depthwise(
 }
 
 /// A plain f32 kernel with one value for each of `extents`' product.
-fn taps(context: &Context<'_>, kernel: WeightId, extents: &[usize]) -> Checked {
+pub(super) fn taps(context: &Context<'_>, kernel: WeightId, extents: &[usize]) -> Checked {
     let taps = element_count(extents).ok_or("kernel overflows")?;
     match context.plain(kernel)? {
         (Dtype::F32, shape) if element_count(shape) == Some(taps) => Ok(()),
@@ -87,7 +90,7 @@ fn taps(context: &Context<'_>, kernel: WeightId, extents: &[usize]) -> Checked {
     }
 }
 
-fn bias_of(bias: &Fact, channels: usize) -> Checked {
+pub(super) fn bias_of(bias: &Fact, channels: usize) -> Checked {
     if element_count(f32(bias)?) == Some(channels) {
         return Ok(());
     }

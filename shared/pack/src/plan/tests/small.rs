@@ -36,8 +36,14 @@ fn graph(op: Op, inputs: &[Fact], outputs: &[Fact], bodies: Vec<Body>) -> PlanGr
 }
 
 fn weights() -> Vec<Weight> {
-    let form = Form::Plain { dtype: Dtype::F32, shape: vec![5, 3, 2, 2] };
-    vec![Weight { name: "kernel".into(), place: Place::Blobs, offset: 0, form }]
+    let weight = |name: &str, form| Weight { name: name.into(), place: Place::Blobs, offset: 0, form };
+    let panels = |k, panel_bytes| Form::Panels { dtype: Dtype::F32, k, mn: 20, r: FILTER_PANEL, panel_bytes };
+    vec![
+        weight("kernel", Form::Plain { dtype: Dtype::F32, shape: vec![5, 3, 2, 2] }),
+        weight("filters", panels(12, 12 * 64)),
+        weight("cut short", panels(12, 11 * 64)),
+        weight("low", Form::Panels { dtype: Dtype::F32, k: 12, mn: 20, r: 8, panel_bytes: 1024 }),
+    ]
 }
 
 fn verdict(graph: &PlanGraph) -> Result<(), String> {
@@ -71,6 +77,117 @@ fn direct_conv() {
             (conv(WINDOW), &[x.clone(), bias.clone()], Fact::f32(&[1, 6, 2, 2]), "expected 72 values"),
             (conv(WINDOW), &[x.clone(), bias.clone()], Fact::f32(&[1, 5, 2, 3]), "gives Tensor"),
             (conv(WINDOW), &[x], y, "1 operands, expected 2"),
+        ],
+    );
+}
+
+#[test]
+fn channels_in_blocks() {
+    let (x, y) = (Fact::f32(&[2, 9, 4, 4]), Fact::f32(&[2, 2, 4, 4, 8]));
+    rule(
+        (Op::BlockChannels, &[x.clone()], y.clone()),
+        &[
+            (Op::BlockChannels, &[x.clone()], Fact::f32(&[2, 3, 4, 4, 8]), "gives Tensor"),
+            (Op::BlockChannels, &[Fact::f32(&[9])], y.clone(), "expected [N, C, H, W]"),
+        ],
+    );
+    rule(
+        (Op::UnblockChannels, &[y.clone()], x.clone()),
+        &[
+            (Op::UnblockChannels, &[y.clone()], Fact::f32(&[2, 8, 4, 4]), "gives Tensor"),
+            (Op::UnblockChannels, &[x.clone()], x, "expected [N, C / 8, H, W, 8]"),
+        ],
+    );
+    let op = Op::MaxPool { window: WINDOW };
+    rule(
+        (op.clone(), &[y.clone()], Fact::f32(&[2, 2, 2, 2, 8])),
+        &[(op, &[y], Fact::f32(&[2, 2, 4, 2, 8]), "gives Tensor")],
+    );
+}
+
+#[test]
+fn convolutions_in_blocks() {
+    let conv = |window, kernel, steps: &[ConvStep]| Op::BlockedConv {
+        window,
+        kernel: WeightId(kernel),
+        steps: steps.to_vec(),
+    };
+    let steps = [
+        ConvStep::Scalar { op: BinaryOp::Max, value: 0.0 },
+        ConvStep::Tensor { op: BinaryOp::Add, input: 2 },
+        ConvStep::Channel { op: BinaryOp::Mul, input: 3 },
+        ConvStep::Unary { op: UnaryOp::HardSwish },
+    ];
+    let (plain, blocks) = (Fact::f32(&[1, 3, 4, 4]), Fact::f32(&[1, 1, 4, 4, 8]));
+    let (bias, y, scale) = (Fact::f32(&[20]), Fact::f32(&[1, 3, 2, 2, 8]), Fact::f32(&[1, 3, 1, 1, 8]));
+    let right = [plain.clone(), bias.clone(), y.clone(), scale.clone()];
+    rule((conv(WINDOW, 1, &steps), &right, y.clone()), &[]);
+    let two = [blocks.clone(), bias.clone()];
+    let far = Window { strides: (1 << 20, 1 << 20), ..WINDOW };
+    let odd = Window { kernel: (5, 1), ..WINDOW };
+    rule(
+        (conv(WINDOW, 1, &[]), &two, y.clone()),
+        &[
+            (conv(WINDOW, 0, &[]), &two, y.clone(), "expected panels"),
+            (conv(WINDOW, 2, &[]), &two, y.clone(), "panel_bytes at least 768"),
+            (conv(WINDOW, 3, &[]), &two, y.clone(), "r=16"),
+            (conv(WINDOW, 9, &[]), &two, y.clone(), "weight 9 of a table of 4"),
+            (conv(far, 1, &[]), &two, y.clone(), "reaches far beyond"),
+            (conv(odd, 1, &[]), &two, y.clone(), "expected a multiple of 5 taps"),
+            (conv(WINDOW, 1, &[]), &[blocks.clone()], y.clone(), "1 operands, expected 2 or more"),
+            (
+                conv(WINDOW, 1, &[]),
+                &[Fact::f32(&[1, 4, 4, 4]), bias.clone()],
+                y.clone(),
+                "filters of 3 channels",
+            ),
+            (
+                conv(WINDOW, 1, &[]),
+                &[Fact::f32(&[1, 2, 4, 4, 8]), bias.clone()],
+                y.clone(),
+                "filters of 3 channels",
+            ),
+            (conv(WINDOW, 1, &[]), &[blocks.clone(), Fact::f32(&[24])], y.clone(), "expected 20 values"),
+            (conv(WINDOW, 1, &[]), &two, Fact::f32(&[1, 3, 2, 3, 8]), "gives Tensor"),
+            (conv(WINDOW, 1, &[]), &two, Fact::f32(&[1, 2, 2, 2, 8]), "gives Tensor"),
+            (
+                conv(WINDOW, 1, &[ConvStep::Tensor { op: BinaryOp::Add, input: 2 }]),
+                &two,
+                y.clone(),
+                "operand 2 of 2",
+            ),
+            (
+                conv(WINDOW, 1, &[ConvStep::Tensor { op: BinaryOp::Add, input: 1 }]),
+                &two,
+                y.clone(),
+                "gives Tensor",
+            ),
+            (
+                conv(WINDOW, 1, &[ConvStep::Channel { op: BinaryOp::Add, input: 1 }]),
+                &two,
+                y.clone(),
+                "gives Tensor",
+            ),
+            (
+                conv(WINDOW, 1, &[ConvStep::Scalar { op: BinaryOp::Pow, value: 2.0 }]),
+                &two,
+                y.clone(),
+                "followed by Pow",
+            ),
+            (conv(WINDOW, 1, &[ConvStep::Unary { op: UnaryOp::Exp }]), &two, y.clone(), "followed by Exp"),
+        ],
+    );
+    let depthwise =
+        |kernel| Op::BlockedDepthwiseConv { window: WINDOW, kernel: WeightId(kernel), steps: vec![] };
+    let (x, bias, y) = (Fact::f32(&[1, 2, 4, 4, 8]), Fact::f32(&[15]), Fact::f32(&[1, 2, 2, 2, 8]));
+    rule(
+        (depthwise(0), &[x.clone(), bias.clone()], y.clone()),
+        &[
+            (depthwise(1), &[x.clone(), bias.clone()], y.clone(), "expected it plain"),
+            (depthwise(0), &[x.clone(), Fact::f32(&[16])], y.clone(), "expected 64 values"),
+            (depthwise(0), &[x.clone(), Fact::f32(&[8])], y.clone(), "one for each channel"),
+            (depthwise(0), &[plain, bias.clone()], y, "expected [N, C / 8, H, W, 8]"),
+            (depthwise(0), &[x, bias], Fact::f32(&[1, 2, 2, 1, 8]), "gives Tensor"),
         ],
     );
 }

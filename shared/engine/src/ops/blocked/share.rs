@@ -1,0 +1,31 @@
+//! Work shared out among the threads of a run.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tract_linalg::multithread::{Executor, current_tract_executor};
+
+/// How many threads this run may use.
+pub(super) fn threads() -> usize {
+    match current_tract_executor() {
+        Executor::MultiThread(pool) => pool.current_num_threads(),
+        _ => 1,
+    }
+}
+
+/// Calls `work` once with every number below `count`, on all threads of the run; in order where it has one.
+pub(super) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
+    match current_tract_executor() {
+        Executor::MultiThread(pool) if count > 1 => {
+            let next = AtomicUsize::new(0);
+            let take = || {
+                let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                numbers.take_while(|i| *i < count).for_each(&work);
+            };
+            pool.scope(|scope| {
+                for _ in 0..pool.current_num_threads().min(count) {
+                    scope.spawn(|_| take());
+                }
+            });
+        }
+        _ => (0..count).for_each(work),
+    }
+}

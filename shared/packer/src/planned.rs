@@ -1,0 +1,44 @@
+//! `Planned`: an operator of plans in tract's graph, for passes that go before tract's own.
+
+use glowplug_pack::plan::Op as PlanOp;
+use std::sync::Arc;
+use tract_core::internal::*;
+
+/// An operator that tract knows nothing of but what it gives. Its passes leave it alone, and the encoder writes it
+/// as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Planned {
+    /// The operator. Where it reads a weight in place, which one is said once the weight is stored.
+    pub(crate) op: PlanOp,
+    /// That weight, in the layout of its Conv: `[O, I, kh, kw]`.
+    pub(crate) kernel: Option<Arc<Tensor>>,
+    /// What it gives.
+    pub(crate) shape: TVec<usize>,
+}
+
+impl Eq for Planned {}
+
+impl Op for Planned {
+    fn name(&self) -> StaticName {
+        self.op.name().into()
+    }
+    fn as_typed(&self) -> Option<&dyn TypedOp> {
+        Some(self)
+    }
+}
+
+impl EvalOp for Planned {
+    not_out_of_plan!();
+}
+
+impl TypedOp for Planned {
+    fn as_op(&self) -> &dyn Op {
+        self
+    }
+    fn as_op_mut(&mut self) -> &mut dyn Op {
+        self
+    }
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(f32::fact(&self.shape)))
+    }
+}
