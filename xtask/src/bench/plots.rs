@@ -1,7 +1,9 @@
 //! Bar charts as SVG, written by hand: axes, units, one colour per engine, spread as whiskers.
 
+use super::archive::File;
 use super::engines::ENGINES;
-use super::summary::{CaseSummary, Summary};
+use super::summary::{CaseSummary, Summary, WarmCase};
+use super::warm_tables::{columns, mean_over_ort};
 use std::fmt::Write;
 
 const COLOURS: [&str; 8] =
@@ -17,8 +19,11 @@ struct Bar {
     spread: Option<(f64, f64)>,
 }
 
-/// The plots of a run: file name and content.
-pub(crate) fn all(summary: &Summary) -> Vec<(&'static str, String)> {
+/// A bar's value, and the ends of its whisker.
+type Value = (f64, Option<(f64, f64)>);
+
+/// The plots of a cold run.
+pub(crate) fn cold(summary: &Summary) -> Vec<File> {
     let exec = groups(summary, |case, id| {
         let f = case.figures(id)?;
         Some((f.exec_ms, Some((f.exec_ms_p10, f.exec_ms_p90))))
@@ -29,28 +34,54 @@ pub(crate) fn all(summary: &Summary) -> Vec<(&'static str, String)> {
         let bytes = case.figures(id)?.peak_rss_bytes? as f64;
         Some((bytes / 1e6, None))
     });
-    vec![
-        (
-            "exec-to-first-answer.svg",
-            chart("Exec to first answer, 1 thread (median; whiskers p10 to p90)", "ms", &exec),
-        ),
+    let title = "Exec to first answer, 1 thread (median; whiskers p10 to p90)";
+    let charts = [
+        ("exec-to-first-answer.svg", chart(title, "ms", &exec)),
         ("bytes-to-plan.svg", chart("Bytes to plan or session (median)", "ms", &load)),
         ("peak-memory.svg", chart("Peak memory at the first answer (median)", "MB", &memory)),
-    ]
+    ];
+    charts.map(|(file, svg)| (file.to_owned(), svg)).into()
 }
 
-fn groups(
-    summary: &Summary,
-    value: impl Fn(&CaseSummary, &str) -> Option<(f64, Option<(f64, f64)>)>,
-) -> Vec<(String, Vec<Bar>)> {
-    let bars = |case: &CaseSummary| {
-        let of = |(engine, e): (usize, &super::engines::Engine)| {
-            value(case, e.id).map(|(value, spread)| Bar { engine, value, spread })
-        };
-        ENGINES.iter().enumerate().filter_map(of).collect::<Vec<_>>()
+/// The plots of a warm run: latency at every batch and thread count, and how everyone compares to ONNX Runtime.
+pub(crate) fn warm(summary: &Summary<WarmCase>) -> Vec<File> {
+    let told = |(batch, threads): &(u32, u32)| {
+        let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+        format!("batch {batch}, {threads}")
     };
-    let all = summary.cases.iter().map(|case| (case.name.clone(), bars(case)));
-    all.filter(|(_, bars)| !bars.is_empty()).collect()
+    let latency = |column: &(u32, u32)| {
+        let cases = summary.cases.iter().filter(|c| (c.batch, c.threads) == *column);
+        let groups = cases.map(|case| {
+            let value = |id: &str| case.figures(id).map(|f| (f.p50_ms, Some((f.p50_ms, f.p99_ms))));
+            (case.model.clone(), bars(value))
+        });
+        let title = format!("Latency, {} (median; whiskers to p99)", told(column));
+        (format!("latency-b{}-t{}.svg", column.0, column.1), chart(&title, "ms", &shown(groups)))
+    };
+    let columns = columns(summary);
+    let means = columns.iter().map(|column| {
+        let value = |id: &str| mean_over_ort(summary, *column, id).map(|(mean, _)| (mean, None));
+        (told(column), bars(value))
+    });
+    let means = chart("Time over ONNX Runtime's (geometric mean)", "times", &shown(means));
+    columns.iter().map(latency).chain([("over-ort.svg".to_owned(), means)]).collect()
+}
+
+fn groups(summary: &Summary, value: impl Fn(&CaseSummary, &str) -> Option<Value>) -> Vec<(String, Vec<Bar>)> {
+    shown(summary.cases.iter().map(|case| (case.name.clone(), bars(|id| value(case, id)))))
+}
+
+/// Without the groups that have no bar.
+fn shown(groups: impl Iterator<Item = (String, Vec<Bar>)>) -> Vec<(String, Vec<Bar>)> {
+    groups.filter(|(_, bars)| !bars.is_empty()).collect()
+}
+
+/// A bar for every engine that has a value.
+fn bars(value: impl Fn(&str) -> Option<Value>) -> Vec<Bar> {
+    let bar = |(engine, e): (usize, &super::engines::Engine)| {
+        value(e.id).map(|(value, spread)| Bar { engine, value, spread })
+    };
+    ENGINES.iter().enumerate().filter_map(bar).collect()
 }
 
 /// A horizontal chart on a logarithmic axis: models differ by a factor of a thousand.
