@@ -86,9 +86,11 @@ fn bars(value: impl Fn(&str) -> Option<Value>) -> Vec<Bar> {
 
 /// A horizontal chart on a logarithmic axis: models differ by a factor of a thousand.
 fn chart(title: &str, unit: &str, groups: &[(String, Vec<Bar>)]) -> String {
-    let values = || groups.iter().flat_map(|(_, bars)| bars.iter().map(|b| b.value)).filter(|v| *v > 0.0);
-    let low = values().fold(f64::INFINITY, f64::min).log10().floor();
-    let high = values().fold(0.0, f64::max).log10().ceil().max(low + 1.0);
+    let bars = || groups.iter().flat_map(|(_, bars)| bars);
+    let ends = || bars().flat_map(|b| [b.value, b.spread.map_or(b.value, |(_, to)| to)]).filter(|v| *v > 0.0);
+    // Where nothing was measured, an axis without bars from 1 to 10.
+    let low = ends().reduce(f64::min).map_or(0.0, |least| least.log10().floor());
+    let high = ends().reduce(f64::max).map_or(1.0, |most| most.log10().ceil()).max(low + 1.0);
     let x = |value: f64| LEFT + WIDTH * ((value.max(1e-9).log10() - low) / (high - low)).clamp(0.0, 1.0);
     let mut body = String::new();
     let mut y = 60.0;
@@ -171,12 +173,14 @@ mod tests {
     #[test]
     fn longer_bars_for_larger_values_and_every_engine_in_the_legend() {
         let bar = |engine, value| Bar { engine, value, spread: Some((value * 0.9, value * 1.1)) };
-        let svg = chart("t", "ms", &[("a<b".to_owned(), vec![bar(0, 2.0), bar(3, 20.0)])]);
+        let svg = chart("t", "ms", &[("a<b".to_owned(), vec![bar(0, 2.0), bar(3, 95.0)])]);
         assert!(svg.contains("a&lt;b") && svg.contains("ms, logarithmic"));
         let widths: Vec<f64> = (svg.split("<rect x=\"150\"").skip(1))
             .filter_map(|r| r.split("width=\"").nth(1)?.split('"').next()?.parse().ok())
             .collect();
         assert!(widths[0] < widths[1], "{widths:?}");
+        assert!(svg.contains(">100</text>"), "the axis has room for the whisker");
+        assert!(chart("t", "ms", &[]).contains(">10.0</text>"), "no bars, but an axis");
         assert!(ENGINES.iter().all(|e| svg.contains(&e.title.replace('`', ""))));
         assert_eq!([123.4, 12.34, 1.234, 0.1234].map(figure), ["123", "12.3", "1.23", "0.123"]);
     }
