@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Python with ONNX Runtime, as the measured program of the same command line and output as benches/src/bin.
 
-usage: bench_ort.py MODEL INPUT.npz [--output OUT.npz] [--warm N] [--threads N]
+usage: bench_ort.py MODEL INPUT.npz [--output OUT.npz] [--warm N | --budget-ms N] [--threads N]
 """
 
 import json
@@ -31,8 +31,9 @@ def main():
     if "--output" in flags:
         np.savez(flags["--output"], **dict(zip(names, outputs)))
     run_ms = warm(lambda: session.run(names, feeds), int(flags.get("--warm", 0)))
-    report = {"load_ms": load_ms, "first_run_ms": first_run_ms, "run_ms": run_ms, "peak_rss_bytes": peak,
-              "warm_peak_rss_bytes": peak_rss_bytes() if run_ms is not None else None}
+    runs_ns = within(lambda: session.run(names, feeds), int(flags.get("--budget-ms", 0)), first_run_ms)
+    report = {"load_ms": load_ms, "first_run_ms": first_run_ms, "run_ms": run_ms, "runs_ns": runs_ns,
+              "peak_rss_bytes": peak, "warm_peak_rss_bytes": peak_rss_bytes() if run_ms or runs_ns else None}
     print(json.dumps(report), flush=True)
 
 
@@ -48,6 +49,20 @@ def warm(run, runs):
         run()
         times.append(ms_since(started))
     return sorted(times)[runs // 2]
+
+
+def within(run, budget_ms, first_run_ms):
+    """Every run until the budget is spent, after untimed ones for a third of it, as in benches/src/engine.rs."""
+    started = time.perf_counter()
+    while first_run_ms < 1000 and ms_since(started) < budget_ms / 3:
+        run()
+    times, end = [], time.perf_counter_ns() + int(budget_ms * 1e6)
+    while budget_ms and (not times or last < end):
+        started = time.perf_counter_ns()
+        run()
+        last = time.perf_counter_ns()
+        times.append(last - started)
+    return times
 
 
 def ms_since(started):

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Prepares what the bench compares: one set of inputs per model, and each rival's favourite file of it.
 
-usage: prepare.py --models DIR --out DIR --case NAME FILE INPUT... [--case ...]
+usage: prepare.py --models DIR --out DIR --engines ID... --case NAME FILE INPUT... [--case ...]
 
 A case is a model with pinned inputs, INPUT being NAME=f32[1,3,224,224] and the like. Written per case, into
 OUT/NAME/: input.npz (seeded, stored), model.onnx (inputs pinned, stale shape notes dropped, ai.onnx.ml operators
 rewritten: rivals import that faster and more of it), model.rten, external.onnx with external.data, model.blob (OpenVINO,
-compiled for this CPU), and reference.npz (ONNX Runtime's answer from the original file, graph untouched). A rival that
-refuses a model gets <rival>.refused with its reason in place of a file. What is there is left alone.
+compiled for this CPU), and reference.npz (ONNX Runtime's answer from the original file, graph untouched); rivals' files
+only for the engines named. A rival that refuses a model gets <rival>.refused with its reason in place of a file. What
+is there is left alone.
 """
 
 import argparse
@@ -34,7 +35,8 @@ def parse_input(text):
 
 
 def inputs(case, pins):
-    """Seeded, and of the kind that the model expects: token ids, bytes, pixels about zero, quiet audio."""
+    """Seeded, no two rows of a batch alike, and of the kind that the model expects: token ids, bytes, pixels about zero,
+    quiet audio."""
     rng = np.random.default_rng(7)
     made = {}
     for name, dtype, shape in pins:
@@ -121,7 +123,7 @@ def openvino(folder):
 MAKERS = [("rten", "model.rten", rten), ("rten-external", "external.onnx", external), ("openvino", "model.blob", openvino)]
 
 
-def prepare(models, out, name, file, pins):
+def prepare(models, out, engines, name, file, pins):
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     source = models / file
@@ -132,7 +134,7 @@ def prepare(models, out, name, file, pins):
         np.savez(folder / "reference.npz", **reference(source, feeds))
     for rival, made, maker in MAKERS:
         refused = folder / f"{rival}.refused"
-        if (folder / made).is_file() or refused.is_file():
+        if rival not in engines or (folder / made).is_file() or refused.is_file():
             continue
         try:
             maker(folder)
@@ -148,10 +150,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--engines", nargs="+", required=True, metavar="ID")
     parser.add_argument("--case", nargs="+", action="append", required=True, metavar="NAME FILE INPUT")
     arguments = parser.parse_args()
     for name, file, *pins in arguments.case:
-        prepare(arguments.models, arguments.out, name, file, [parse_input(p) for p in pins])
+        prepare(arguments.models, arguments.out, arguments.engines, name, file, [parse_input(p) for p in pins])
 
 
 if __name__ == "__main__":

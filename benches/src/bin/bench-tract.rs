@@ -18,6 +18,9 @@ struct Tract {
 }
 
 fn load(args: &Args, given: &[Named]) -> Result<Tract> {
+    if args.threads > 1 {
+        multithread::set_default_executor(multithread::Executor::multithread(args.threads));
+    }
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let proto = onnx.proto_model_for_path(&args.model)?;
     let graph = proto.graph.as_ref().context("the file holds no graph")?;

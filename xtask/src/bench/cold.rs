@@ -6,7 +6,7 @@ use super::cases::Case;
 use super::engines::{Engine, OURS};
 use super::process::{Sample, sample};
 use super::setup::Setup;
-use super::summary::{EngineSummary, Figures, median, quantile};
+use super::summary::{EngineSummary, Figures, median, median_bytes, quantile};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -74,10 +74,11 @@ fn admitted(setup: &Setup, case: &Case, engine: &Engine) -> Result<()> {
         bail!("{why}");
     }
     let output = output_path(setup, case, engine);
-    sample(setup.command(case, engine).arg("--output").arg(output)).map(drop)
+    sample(setup.command(case, engine, 1).arg("--output").arg(output)).map(drop)
 }
 
-fn output_path(setup: &Setup, case: &Case, engine: &Engine) -> PathBuf {
+/// Where the engine's answer to the case's inputs goes.
+pub(crate) fn output_path(setup: &Setup, case: &Case, engine: &Engine) -> PathBuf {
     setup.folder(case).join(format!("{}.out.npz", engine.id))
 }
 
@@ -92,7 +93,7 @@ fn cold_rounds(
         for turn in 0..contenders.len() {
             let index = (round + turn) % contenders.len();
             let engine = contenders[index].engine;
-            let s = sample(&mut setup.command(case, engine)).with_context(|| told(case, engine))?;
+            let s = sample(&mut setup.command(case, engine, 1)).with_context(|| told(case, engine))?;
             let r = &s.report;
             writeln!(
                 csv,
@@ -117,7 +118,7 @@ fn warm_rounds(setup: &Setup, case: &Case, contenders: &mut [Contender<'_>], csv
             let Contender { engine, cold, warm } = &mut contenders[index];
             let first = median(cold.iter().map(|s| s.report.first_run_ms));
             let runs = format!("{:.0}", (WARM_MS / first).clamp(WARM_RUNS.0, WARM_RUNS.1));
-            let s = sample(setup.command(case, engine).args(["--warm", &runs]));
+            let s = sample(setup.command(case, engine, 1).args(["--warm", &runs]));
             let s = s.with_context(|| told(case, engine))?;
             let r = &s.report;
             let run_ms = r.run_ms.unwrap_or(f64::NAN);
@@ -135,11 +136,12 @@ fn warm_rounds(setup: &Setup, case: &Case, contenders: &mut [Contender<'_>], csv
     Ok(())
 }
 
-fn told(case: &Case, engine: &Engine) -> String {
-    format!("{} on {}", engine.id, case.name)
+/// Who failed at what.
+pub(crate) fn told(case: &Case, engine: &Engine) -> String {
+    format!("{} on {}", engine.id, case.label())
 }
 
-fn kib(bytes: Option<u64>) -> String {
+pub(crate) fn kib(bytes: Option<u64>) -> String {
     bytes.map_or(String::new(), |b| (b / 1024).to_string())
 }
 
@@ -168,10 +170,4 @@ fn figures(
         ours_over_this: ratios.filter(|_| engine.id != OURS),
         output_error: errors.get(engine.id).copied().flatten(),
     })
-}
-
-fn median_bytes(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let mut values: Vec<u64> = values.collect();
-    values.sort_unstable();
-    values.get(values.len() / 2).copied()
 }

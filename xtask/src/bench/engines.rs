@@ -29,6 +29,9 @@ pub(crate) const ORT: &str = "ort";
 /// The best rival in cold starts.
 pub(crate) const RTEN: &str = "rten";
 
+/// Whom warm runs are measured beside, unless told otherwise: one form of a model each.
+pub(crate) const WARM: [&str; 5] = [OURS, ORT, "openvino", RTEN, "tract"];
+
 /// All engines, this one first.
 pub(crate) const ENGINES: &[Engine] = &[
     Engine {
@@ -98,7 +101,7 @@ mod tests {
     fn ids_are_unique_and_the_named_ones_exist() {
         let ids: BTreeSet<_> = ENGINES.iter().map(|e| e.id).collect();
         assert_eq!(ids.len(), ENGINES.len());
-        assert!([OURS, ORT, RTEN].iter().all(|id| ids.contains(id)));
+        assert!([OURS, ORT, RTEN].iter().chain(&WARM).all(|id| ids.contains(id)));
         assert_eq!(ENGINES[0].id, OURS);
     }
 }

@@ -1,8 +1,8 @@
-//! `bench`: cold starts beside the rivals', archived, and the tables made from the archive.
+//! `bench`: cold starts and warm runs beside the rivals', archived, and the tables made from the archive.
 //!
 //! Read in this order: `cases` and `engines` (what is measured, two tables), `setup` (what has to be there),
-//! `process` (one measured process), `cold`, `stream` and `lambda` (the three parts), `summary`, `archive`, `plots`,
-//! `tables` (what becomes of the samples).
+//! `process` (one measured process), `cold`, `stream` and `lambda` (the three parts of a cold run), `warm`, `summary`,
+//! `archive`, `plots`, `tables` and `warm_tables` (what becomes of the samples).
 
 mod archive;
 mod cases;
@@ -17,21 +17,27 @@ mod setup;
 mod stream;
 mod summary;
 mod tables;
+mod warm;
+mod warm_tables;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use archive::Samples;
 use cases::{CASES, Case};
 use clap::{Args, Subcommand};
-use engines::{ENGINES, Engine};
+use engines::{ENGINES, Engine, OURS, WARM};
 use setup::Setup;
 use std::fs;
-use summary::{CaseSummary, Summary};
+use std::thread::available_parallelism;
+use summary::{CaseSummary, Kind, Summary, WarmCase};
+use warm::{Effort, Place};
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
     /// Measures cold starts of this engine and its rivals in turn, and archives the run
     Cold(ColdArgs),
-    /// Makes the tables of docs/benchmarks.md and README.md from the newest archived run
+    /// Measures warm runs of this engine and its rivals in turn, by batch and threads, and archives the run
+    Warm(WarmArgs),
+    /// Makes the tables of docs/benchmarks.md and README.md from the newest archived run of each kind
     Tables {
         /// Fails where they differ, and writes nothing
         #[arg(long)]
@@ -64,10 +70,41 @@ pub(crate) struct ColdArgs {
     json: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct WarmArgs {
+    /// Only these models
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    models: Vec<String>,
+    /// These engines
+    #[arg(long, value_delimiter = ',', value_name = "ID,..", default_values = WARM)]
+    engines: Vec<String>,
+    /// Rows per inference; models that take one at a time are measured at 1 only
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1, 8, 32],
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batches: Vec<u32>,
+    /// Compute threads, each on a core of its own
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1, 2],
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Vec<u32>,
+    /// Rounds of one process per engine; three where those of a model take long
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long each process times runs
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    budget_ms: u32,
+    /// Measures the binaries that are there already
+    #[arg(long)]
+    no_build: bool,
+    /// Prints the summary as JSON, and archives nothing
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the chore.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Cold(args) => cold(args),
+        Bench::Warm(args) => warm(args),
         Bench::Tables { check: true } => tables::check(),
         Bench::Tables { check: false } => tables::write(),
     }
@@ -76,11 +113,11 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 fn cold(args: &ColdArgs) -> Result<()> {
     let cases: Vec<&Case> = chosen(&args.models, CASES, |c| c.name)?;
     let engines: Vec<&Engine> = chosen(&args.engines, ENGINES, |e| e.id)?;
-    let setup = Setup::ensure(&cases, !args.no_build)?;
-    let mut summary = described(&setup, args);
-    if !process::pin_to(process::MEASURED_CORE) {
-        eprintln!("taskset is missing: nothing is pinned, so expect more noise");
-    }
+    // Functions are measured too, so every engine's files are needed.
+    let all: Vec<&Engine> = ENGINES.iter().collect();
+    let setup = Setup::ensure(&cases, &all, !args.no_build)?;
+    let mut summary = described(&setup, args.runs, args.no_build);
+    process::pin(1);
     let mut samples = Samples::default();
     for case in cases {
         eprintln!("{}", case.name);
@@ -90,8 +127,59 @@ fn cold(args: &ColdArgs) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&summary)?);
         return Ok(());
     }
-    let dir = archive::write(&summary, &samples)?;
+    let dir = archive::write(&summary, samples.files().into_iter().chain(plots::cold(&summary)))?;
     println!("{}", dir.display());
+    Ok(())
+}
+
+fn warm(args: &WarmArgs) -> Result<()> {
+    let models: Vec<&Case> = chosen(&args.models, CASES, |c| c.name)?;
+    let engines: Vec<&Engine> = chosen(&args.engines, ENGINES, |e| e.id)?;
+    let cores = available_parallelism()?.get();
+    for threads in &args.threads {
+        ensure!(
+            *threads as usize <= cores,
+            "found {cores} cores, wanted at most as many --threads, not {threads}"
+        );
+    }
+    let cases: Vec<Case> =
+        models.iter().flat_map(|m| args.batches.iter().filter_map(|b| m.at(*b).ok())).collect();
+    let setup = Setup::ensure(&cases.iter().collect::<Vec<_>>(), &engines, !args.no_build)?;
+    let mut summary: Summary<WarmCase> = described(&setup, args.rounds, args.no_build);
+    let effort = Effort { rounds: args.rounds, budget_ms: args.budget_ms };
+    let mut csv = warm::HEADER.to_owned();
+    for model in models {
+        for batch in &args.batches {
+            for threads in &args.threads {
+                eprintln!("{}, batch {batch}, threads {threads}", model.name);
+                summary.cases.push(match model.at(*batch) {
+                    Err(why) => warm::gap(model, *batch, *threads, why),
+                    Ok(case) => {
+                        process::pin(*threads);
+                        let place = Place { case: &case, batch: *batch, threads: *threads };
+                        warm::measure(&setup, place, &engines, effort, &mut csv)?
+                    }
+                });
+            }
+        }
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        let samples = ("runs.csv".to_owned(), csv);
+        let dir = archive::write(&summary, plots::warm(&summary).into_iter().chain([samples]))?;
+        println!("{}", dir.display());
+    }
+    right(&summary)
+}
+
+/// Errors: this engine answered wrongly somewhere. What rivals answer is told in the summary.
+fn right(summary: &Summary<WarmCase>) -> Result<()> {
+    let wrong = |c: &&WarmCase| c.engines.iter().any(|e| e.id == OURS && e.wrong);
+    let wrong: Vec<String> = (summary.cases.iter().filter(wrong))
+        .map(|c| format!("{} (batch {}, threads {})", c.model, c.batch, c.threads))
+        .collect();
+    ensure!(wrong.is_empty(), "{OURS} answers wrongly: {}", wrong.join(", "));
     Ok(())
 }
 
@@ -119,19 +207,20 @@ fn measured(
     Ok(summary)
 }
 
-fn described(setup: &Setup, args: &ColdArgs) -> Summary {
+fn described<C: Kind>(setup: &Setup, runs: usize, no_build: bool) -> Summary<C> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     Summary {
+        kind: C::KIND.to_owned(),
         date: machine::date(),
         command: format!("cargo xtask {}", words.join(" ")),
         commit: format!(
             "{}{}",
             machine::commit(),
-            if args.no_build { ", binaries of an earlier build" } else { "" }
+            if no_build { ", binaries of an earlier build" } else { "" }
         ),
         machine: machine::describe(),
         versions: machine::versions(&mut setup.python_itself()),
-        runs: args.runs,
+        runs,
         cases: Vec::new(),
     }
 }

@@ -1,7 +1,9 @@
 //! Bar charts as SVG, written by hand: axes, units, one colour per engine, spread as whiskers.
 
+use super::archive::File;
 use super::engines::ENGINES;
-use super::summary::{CaseSummary, Summary};
+use super::summary::{CaseSummary, Summary, WarmCase};
+use super::warm_tables::{columns, mean_over_ort};
 use std::fmt::Write;
 
 const COLOURS: [&str; 8] =
@@ -17,8 +19,11 @@ struct Bar {
     spread: Option<(f64, f64)>,
 }
 
-/// The plots of a run: file name and content.
-pub(crate) fn all(summary: &Summary) -> Vec<(&'static str, String)> {
+/// A bar's value, and the ends of its whisker.
+type Value = (f64, Option<(f64, f64)>);
+
+/// The plots of a cold run.
+pub(crate) fn cold(summary: &Summary) -> Vec<File> {
     let exec = groups(summary, |case, id| {
         let f = case.figures(id)?;
         Some((f.exec_ms, Some((f.exec_ms_p10, f.exec_ms_p90))))
@@ -29,35 +34,63 @@ pub(crate) fn all(summary: &Summary) -> Vec<(&'static str, String)> {
         let bytes = case.figures(id)?.peak_rss_bytes? as f64;
         Some((bytes / 1e6, None))
     });
-    vec![
-        (
-            "exec-to-first-answer.svg",
-            chart("Exec to first answer, 1 thread (median; whiskers p10 to p90)", "ms", &exec),
-        ),
+    let title = "Exec to first answer, 1 thread (median; whiskers p10 to p90)";
+    let charts = [
+        ("exec-to-first-answer.svg", chart(title, "ms", &exec)),
         ("bytes-to-plan.svg", chart("Bytes to plan or session (median)", "ms", &load)),
         ("peak-memory.svg", chart("Peak memory at the first answer (median)", "MB", &memory)),
-    ]
+    ];
+    charts.map(|(file, svg)| (file.to_owned(), svg)).into()
 }
 
-fn groups(
-    summary: &Summary,
-    value: impl Fn(&CaseSummary, &str) -> Option<(f64, Option<(f64, f64)>)>,
-) -> Vec<(String, Vec<Bar>)> {
-    let bars = |case: &CaseSummary| {
-        let of = |(engine, e): (usize, &super::engines::Engine)| {
-            value(case, e.id).map(|(value, spread)| Bar { engine, value, spread })
-        };
-        ENGINES.iter().enumerate().filter_map(of).collect::<Vec<_>>()
+/// The plots of a warm run: latency at every batch and thread count, and how everyone compares to ONNX Runtime.
+pub(crate) fn warm(summary: &Summary<WarmCase>) -> Vec<File> {
+    let told = |(batch, threads): &(u32, u32)| {
+        let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+        format!("batch {batch}, {threads}")
     };
-    let all = summary.cases.iter().map(|case| (case.name.clone(), bars(case)));
-    all.filter(|(_, bars)| !bars.is_empty()).collect()
+    let latency = |column: &(u32, u32)| {
+        let cases = summary.cases.iter().filter(|c| (c.batch, c.threads) == *column);
+        let groups = cases.map(|case| {
+            let value = |id: &str| case.figures(id).map(|f| (f.p50_ms, Some((f.p50_ms, f.p99_ms))));
+            (case.model.clone(), bars(value))
+        });
+        let title = format!("Latency, {} (median; whiskers to p99)", told(column));
+        (format!("latency-b{}-t{}.svg", column.0, column.1), chart(&title, "ms", &shown(groups)))
+    };
+    let columns = columns(summary);
+    let means = columns.iter().map(|column| {
+        let value = |id: &str| mean_over_ort(summary, *column, id).map(|(mean, _)| (mean, None));
+        (told(column), bars(value))
+    });
+    let means = chart("Time over ONNX Runtime's (geometric mean)", "times", &shown(means));
+    columns.iter().map(latency).chain([("over-ort.svg".to_owned(), means)]).collect()
+}
+
+fn groups(summary: &Summary, value: impl Fn(&CaseSummary, &str) -> Option<Value>) -> Vec<(String, Vec<Bar>)> {
+    shown(summary.cases.iter().map(|case| (case.name.clone(), bars(|id| value(case, id)))))
+}
+
+/// Without the groups that have no bar.
+fn shown(groups: impl Iterator<Item = (String, Vec<Bar>)>) -> Vec<(String, Vec<Bar>)> {
+    groups.filter(|(_, bars)| !bars.is_empty()).collect()
+}
+
+/// A bar for every engine that has a value.
+fn bars(value: impl Fn(&str) -> Option<Value>) -> Vec<Bar> {
+    let bar = |(engine, e): (usize, &super::engines::Engine)| {
+        value(e.id).map(|(value, spread)| Bar { engine, value, spread })
+    };
+    ENGINES.iter().enumerate().filter_map(bar).collect()
 }
 
 /// A horizontal chart on a logarithmic axis: models differ by a factor of a thousand.
 fn chart(title: &str, unit: &str, groups: &[(String, Vec<Bar>)]) -> String {
-    let values = || groups.iter().flat_map(|(_, bars)| bars.iter().map(|b| b.value)).filter(|v| *v > 0.0);
-    let low = values().fold(f64::INFINITY, f64::min).log10().floor();
-    let high = values().fold(0.0, f64::max).log10().ceil().max(low + 1.0);
+    let bars = || groups.iter().flat_map(|(_, bars)| bars);
+    let ends = || bars().flat_map(|b| [b.value, b.spread.map_or(b.value, |(_, to)| to)]).filter(|v| *v > 0.0);
+    // Where nothing was measured, an axis without bars from 1 to 10.
+    let low = ends().reduce(f64::min).map_or(0.0, |least| least.log10().floor());
+    let high = ends().reduce(f64::max).map_or(1.0, |most| most.log10().ceil()).max(low + 1.0);
     let x = |value: f64| LEFT + WIDTH * ((value.max(1e-9).log10() - low) / (high - low)).clamp(0.0, 1.0);
     let mut body = String::new();
     let mut y = 60.0;
@@ -140,12 +173,14 @@ mod tests {
     #[test]
     fn longer_bars_for_larger_values_and_every_engine_in_the_legend() {
         let bar = |engine, value| Bar { engine, value, spread: Some((value * 0.9, value * 1.1)) };
-        let svg = chart("t", "ms", &[("a<b".to_owned(), vec![bar(0, 2.0), bar(3, 20.0)])]);
+        let svg = chart("t", "ms", &[("a<b".to_owned(), vec![bar(0, 2.0), bar(3, 95.0)])]);
         assert!(svg.contains("a&lt;b") && svg.contains("ms, logarithmic"));
         let widths: Vec<f64> = (svg.split("<rect x=\"150\"").skip(1))
             .filter_map(|r| r.split("width=\"").nth(1)?.split('"').next()?.parse().ok())
             .collect();
         assert!(widths[0] < widths[1], "{widths:?}");
+        assert!(svg.contains(">100</text>"), "the axis has room for the whisker");
+        assert!(chart("t", "ms", &[]).contains(">10.0</text>"), "no bars, but an axis");
         assert!(ENGINES.iter().all(|e| svg.contains(&e.title.replace('`', ""))));
         assert_eq!([123.4, 12.34, 1.234, 0.1234].map(figure), ["123", "12.3", "1.23", "0.123"]);
     }

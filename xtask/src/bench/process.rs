@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// The core of the measured processes, and the one of the servers beside them.
+/// The core of the measured processes with one thread, and the one of the servers beside them.
 pub(crate) const MEASURED_CORE: usize = 1;
 pub(crate) const SERVER_CORE: usize = 0;
 
@@ -21,6 +21,9 @@ pub(crate) struct Report {
     pub(crate) first_output_ms: Option<f64>,
     #[serde(default)]
     pub(crate) run_ms: Option<f64>,
+    /// Every timed run, where time was given for them.
+    #[serde(default)]
+    pub(crate) runs_ns: Vec<u64>,
     #[serde(default)]
     pub(crate) peak_rss_bytes: Option<u64>,
     #[serde(default)]
@@ -65,11 +68,25 @@ fn refusal(stderr: &str) -> Option<String> {
     Some(line.trim_start_matches("error: ").chars().take(300).collect())
 }
 
-/// Pins this process, and so all that it starts from now on, to one core. Where that cannot be done, it says so.
-pub(crate) fn pin_to(core: usize) -> bool {
+/// Pins this process, and so all that it starts from now on, to as many cores as the measured processes have
+/// threads. Where that cannot be done, it says so.
+pub(crate) fn pin(threads: u32) {
     let mut taskset = Command::new("taskset");
-    taskset.args(["-a", "-p", "-c", &core.to_string(), &std::process::id().to_string()]);
-    workspace::succeeds(&mut taskset)
+    taskset.args(["-a", "-p", "-c", &cores(threads), &std::process::id().to_string()]);
+    if !workspace::succeeds(&mut taskset) {
+        eprintln!(
+            "taskset is missing, or there is no core {}: nothing is pinned, so expect more noise",
+            cores(threads)
+        );
+    }
+}
+
+/// The cores of a measured process, as taskset takes them.
+fn cores(threads: u32) -> String {
+    match threads {
+        1 => MEASURED_CORE.to_string(),
+        _ => format!("0-{}", threads - 1),
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +97,11 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command
+    }
+
+    #[test]
+    fn as_many_cores_as_threads() {
+        assert_eq!([1, 2, 4].map(cores), ["1", "0-1", "0-3"]);
     }
 
     #[test]

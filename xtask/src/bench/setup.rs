@@ -2,7 +2,7 @@
 //! model, and the packs. Versions are pinned, archives checked; all of it stays outside the clone.
 
 use super::cases::Case;
-use super::engines::{ENGINES, Engine, OURS, Program};
+use super::engines::{Engine, OURS, Program};
 use crate::models;
 use crate::venv::Venv;
 use crate::workspace::{self, PROFILE};
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 /// The npm package that holds libonnxruntime, and the digest of its archive.
 const ORT_PACKAGE: &str = "onnxruntime-node@1.30.0";
@@ -18,6 +19,8 @@ const ORT_ARCHIVE: &str = "onnxruntime-node-1.30.0.tgz";
 const ORT_SHA256: &str = "6e3390d6b783e7be946fad629292799da28d0b42f84856e50d2c1b0383291e75";
 const ORT_MEMBER: &str = "package/bin/napi-v6/linux/x64/libonnxruntime.so.1";
 const SCRIPTS: &str = "benches/scripts";
+/// What ONNX Runtime writes of its own.
+const OPTIMIZED: &str = "model.optimized.onnx";
 
 /// Everything that measuring needs.
 pub(crate) struct Setup {
@@ -31,8 +34,9 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Brings and builds what is missing. The first time takes minutes and the network, later times seconds.
-    pub(crate) fn ensure(cases: &[&Case], build: bool) -> Result<Setup> {
+    /// Brings and builds what is missing for these engines. The first time takes minutes and the network, later
+    /// times seconds.
+    pub(crate) fn ensure(cases: &[&Case], engines: &[&Engine], build: bool) -> Result<Setup> {
         if build {
             build_all()?;
         }
@@ -49,11 +53,15 @@ impl Setup {
             venv,
             refusals: BTreeMap::new(),
         };
-        setup.prepare(cases)?;
+        setup.prepare(cases, engines)?;
         for case in cases {
-            setup.optimize(case);
-            setup.pack(case);
-            setup.read_refusals(case);
+            if engines.iter().any(|e| e.file == OPTIMIZED) {
+                setup.optimize(case);
+            }
+            if engines.iter().any(|e| e.id == OURS) {
+                setup.pack(case)?;
+            }
+            setup.read_refusals(case, engines);
         }
         Ok(setup)
     }
@@ -65,12 +73,12 @@ impl Setup {
 
     /// A case's folder.
     pub(crate) fn folder(&self, case: &Case) -> PathBuf {
-        self.cases_dir.join(case.name)
+        self.cases_dir.join(case.label())
     }
 
     /// Why this engine has no figure for this case; nothing where it has its file.
     pub(crate) fn refusal(&self, case: &Case, engine: &Engine) -> Option<&str> {
-        self.refusals.get(&(case.name.to_owned(), engine.id.to_owned())).map(String::as_str)
+        self.refusals.get(&(case.label(), engine.id.to_owned())).map(String::as_str)
     }
 
     /// Bytes that the engine has to load.
@@ -78,14 +86,16 @@ impl Setup {
         let folder = self.folder(case);
         let size = |name: &str| fs::metadata(folder.join(name)).map(|m| m.len());
         let beside = engine.beside.map_or(0, |name| size(name).unwrap_or(0));
-        Ok(size(engine.file).with_context(|| format!("{}: {}", case.name, engine.file))? + beside)
+        Ok(size(engine.file).with_context(|| format!("{}: {}", case.label(), engine.file))? + beside)
     }
 
     /// The command that measures one process of this engine.
-    pub(crate) fn command(&self, case: &Case, engine: &Engine) -> Command {
+    pub(crate) fn command(&self, case: &Case, engine: &Engine, threads: u32) -> Command {
         let folder = self.folder(case);
+        let threads = threads.to_string();
         let mut command = self.program(engine.program);
-        command.arg(folder.join(engine.file)).arg(folder.join("input.npz")).args(["--threads", "1"]);
+        command.env("RTEN_NUM_THREADS", &threads);
+        command.arg(folder.join(engine.file)).arg(folder.join("input.npz")).args(["--threads", &threads]);
         command
     }
 
@@ -95,10 +105,7 @@ impl Setup {
             Program::Binary(name) => workspace::command(self.bin_dir.join(name)),
             Program::Script(name) => self.python(name),
         };
-        command
-            .env("ORT_DYLIB_PATH", &self.ort_library)
-            .env("OPENVINO_C_LIBRARY", &self.openvino_library)
-            .env("RTEN_NUM_THREADS", "1");
+        command.env("ORT_DYLIB_PATH", &self.ort_library).env("OPENVINO_C_LIBRARY", &self.openvino_library);
         command
     }
 
@@ -147,11 +154,12 @@ impl Setup {
         &self.ort_library
     }
 
-    fn prepare(&self, cases: &[&Case]) -> Result<()> {
+    fn prepare(&self, cases: &[&Case], engines: &[&Engine]) -> Result<()> {
         let mut script = self.python("prepare.py");
         script.arg("--models").arg(models::default_dir()?).arg("--out").arg(&self.cases_dir);
+        script.arg("--engines").args(engines.iter().map(|e| e.id));
         for case in cases {
-            script.arg("--case").args([case.name, case.file]).args(case.inputs);
+            script.arg("--case").args([&case.label(), case.file]).args(case.pins());
         }
         workspace::run(&mut script).context("models come with `cargo xtask models --all`")
     }
@@ -159,7 +167,7 @@ impl Setup {
     /// ONNX Runtime writes its optimized graph once, for this CPU; that is not timed.
     fn optimize(&self, case: &Case) {
         let folder = self.folder(case);
-        let file = folder.join("model.optimized.onnx");
+        let file = folder.join(OPTIMIZED);
         if file.is_file() {
             return;
         }
@@ -168,29 +176,36 @@ impl Setup {
         workspace::succeeds(&mut ort);
     }
 
-    /// Packs anew every time: the packer is what changes between two runs. A refusal is kept in its own words.
-    fn pack(&mut self, case: &Case) {
+    /// Packs anew whenever the packer is another file than the one that made the pack. A refusal is kept in its own
+    /// words.
+    fn pack(&mut self, case: &Case) -> Result<()> {
         let folder = self.folder(case);
-        let (pack, refused) = (folder.join("model.glow"), folder.join(format!("{OURS}.refused")));
-        // What a former packer made or said does not count.
-        let _ = (fs::remove_file(&pack), fs::remove_file(&refused));
-        let mut packer = workspace::command(self.bin_dir.join("glowplug"));
-        packer.arg("pack").arg(folder.join("model.onnx")).arg("--output").arg(&pack);
-        for pin in case.inputs {
-            packer.args(["--input", pin]);
+        let packer = self.bin_dir.join("glowplug");
+        let (pack, maker) = (folder.join("model.glow"), folder.join("model.glow.by"));
+        let this = identity(&packer)?;
+        if pack.is_file() && fs::read_to_string(&maker).is_ok_and(|noted| noted == this) {
+            return Ok(());
         }
-        let said = match packer.output() {
-            Ok(output) if output.status.success() => return,
-            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        println!("{}: not packed: {said}", case.name);
+        // What a former packer made or said does not count.
+        let _ = (fs::remove_file(&pack), fs::remove_file(folder.join(format!("{OURS}.refused"))));
+        let mut packing = workspace::command(&packer);
+        packing.arg("pack").arg(folder.join("model.onnx")).arg("--output").arg(&pack);
+        for pin in case.pins() {
+            packing.args(["--input", &pin]);
+        }
+        let output = packing.output().with_context(|| format!("starting {}", packer.display()))?;
+        if output.status.success() {
+            return fs::write(&maker, this).with_context(|| format!("writing {}", maker.display()));
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        eprintln!("{}: not packed: {said}", case.label());
         self.refuse(case, OURS, &said);
+        Ok(())
     }
 
-    fn read_refusals(&mut self, case: &Case) {
+    fn read_refusals(&mut self, case: &Case, engines: &[&Engine]) {
         let folder = self.folder(case);
-        for engine in ENGINES.iter().filter(|e| !folder.join(e.file).is_file()) {
+        for engine in engines.iter().filter(|e| !folder.join(e.file).is_file()) {
             let said = fs::read_to_string(folder.join(format!("{}.refused", engine.id)));
             self.refuse(case, engine.id, said.unwrap_or_else(|_| "the file could not be made".into()).trim());
         }
@@ -198,8 +213,15 @@ impl Setup {
 
     fn refuse(&mut self, case: &Case, engine: &str, why: &str) {
         let why = why.trim_start_matches("error: ").chars().take(300).collect();
-        self.refusals.entry((case.name.to_owned(), engine.to_owned())).or_insert(why);
+        self.refusals.entry((case.label(), engine.to_owned())).or_insert(why);
     }
+}
+
+/// What tells one build of a program from another: its length and when it was written.
+fn identity(program: &Path) -> Result<String> {
+    let told = fs::metadata(program).with_context(|| format!("reading {}", program.display()))?;
+    let written = told.modified()?.duration_since(SystemTime::UNIX_EPOCH)?;
+    Ok(format!("{} {}", told.len(), written.as_nanos()))
 }
 
 /// All binaries of the workspace, the rivals' among them, in one selection, so that cargo resolves features once.

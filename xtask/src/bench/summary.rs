@@ -3,9 +3,29 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What a run is about: an archive holds one kind.
+pub(crate) trait Kind {
+    const KIND: &'static str;
+}
+
+impl Kind for CaseSummary {
+    const KIND: &'static str = "cold";
+}
+
+impl Kind for WarmCase {
+    const KIND: &'static str = "warm";
+}
+
+/// The kind of the first runs, which did not say it.
+pub(crate) fn first_kind() -> String {
+    CaseSummary::KIND.to_owned()
+}
+
 /// One archived run.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Summary {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Summary<C = CaseSummary> {
+    #[serde(default = "first_kind")]
+    pub(crate) kind: String,
     pub(crate) date: String,
     /// The command that was typed.
     pub(crate) command: String,
@@ -13,9 +33,9 @@ pub(crate) struct Summary {
     pub(crate) commit: String,
     pub(crate) machine: BTreeMap<String, String>,
     pub(crate) versions: BTreeMap<String, String>,
-    /// Rounds of the cold part.
+    /// Rounds that were asked for; of the cold part, where there are more.
     pub(crate) runs: usize,
-    pub(crate) cases: Vec<CaseSummary>,
+    pub(crate) cases: Vec<C>,
 }
 
 /// One model.
@@ -93,6 +113,59 @@ pub(crate) struct LambdaSummary {
     pub(crate) output_error: Option<f64>,
 }
 
+/// One model at one batch on so many threads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WarmCase {
+    pub(crate) model: String,
+    pub(crate) batch: u32,
+    pub(crate) threads: u32,
+    pub(crate) random_weights: bool,
+    /// Rounds that were run: fewer than asked for where each takes long.
+    pub(crate) rounds: usize,
+    /// Why nobody was measured, where the model takes no such batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+    pub(crate) engines: Vec<WarmEngine>,
+}
+
+/// One engine there: figures, or why there are none.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct WarmEngine {
+    pub(crate) id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+    /// Its answer is none: the largest difference was too large.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) wrong: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) figures: Option<WarmFigures>,
+}
+
+/// Over all timed runs of all rounds, unless said.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct WarmFigures {
+    /// How many runs were timed.
+    pub(crate) runs: usize,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    /// Rows of the batch per second of timed runs, median of the rounds.
+    pub(crate) rows_per_second: f64,
+    /// The round's median over ONNX Runtime's of the same round, median: below 1 the engine is faster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) over_ort: Option<f64>,
+    /// Largest difference from ONNX Runtime's answer over the largest output.
+    pub(crate) output_error: f64,
+    /// Most memory of a process, median of the rounds.
+    pub(crate) peak_rss_bytes: Option<u64>,
+}
+
+impl WarmCase {
+    /// An engine's figures, if it has any.
+    pub(crate) fn figures(&self, engine: &str) -> Option<&WarmFigures> {
+        self.engines.iter().find(|e| e.id == engine)?.figures.as_ref()
+    }
+}
+
 impl CaseSummary {
     /// An engine's figures, if it has any.
     pub(crate) fn figures(&self, engine: &str) -> Option<&Figures> {
@@ -121,6 +194,19 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// The middle one of bytes, without a mean; nothing for none.
+pub(crate) fn median_bytes(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+/// The mean of ratios; nothing for none.
+pub(crate) fn geometric_mean(values: &[f64]) -> Option<f64> {
+    let sum: f64 = values.iter().map(|v| v.ln()).sum();
+    (!values.is_empty()).then(|| (sum / values.len() as f64).exp())
+}
+
 /// What a link allows: two round trips, and then the slower of the transfer and the run.
 pub(crate) fn bound_ms(first_byte_ms: f64, bytes: u64, mb_per_s: f64, run_ms: f64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "packs are far below 2^52 bytes")]
@@ -139,6 +225,13 @@ mod tests {
         assert!(median([]).is_nan() && quantile([], 0.5).is_nan());
         let values = || (0..=10).map(f64::from);
         assert_eq!((quantile(values(), 0.1), quantile(values(), 0.9)), (1.0, 9.0));
+    }
+
+    #[test]
+    fn ratios_have_a_geometric_mean() {
+        assert!((geometric_mean(&[0.5, 2.0]).unwrap() - 1.0).abs() < 1e-12);
+        assert!((geometric_mean(&[1.0, 8.0, 1.0]).unwrap() - 2.0).abs() < 1e-12);
+        assert_eq!(geometric_mean(&[]), None);
     }
 
     #[test]

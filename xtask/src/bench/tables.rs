@@ -1,22 +1,49 @@
-//! The tables of docs/benchmarks.md and README.md, made from the newest archived run.
+//! The tables of docs/benchmarks.md and README.md, made from the newest archived run of each kind.
 //!
-//! A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`. `cargo xtask bench tables` writes them, and a
+//! A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`; those of warm runs are named `warm: ..`. `cargo xtask bench tables` writes them, and a
 //! test fails where they say something else than the archive.
 
-use super::archive;
 use super::engines::{ENGINES, ORT, OURS, RTEN};
 use super::plots::figure;
-use super::summary::{CaseSummary, Figures, Summary};
+use super::summary::{CaseSummary, Figures, Summary, WarmCase};
+use super::{archive, warm_tables};
 use crate::workspace;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const DOCUMENTS: [&str; 2] = ["docs/benchmarks.md", "README.md"];
 const END: &str = "<!-- /bench -->";
 /// What a cell without a figure says.
-const NOTHING: &str = "-";
+pub(crate) const NOTHING: &str = "-";
+/// How the names of warm tables begin.
+const WARM: &str = "warm: ";
+/// What stands in place of a table whose run is still to be made.
+const NO_RUN: &str = "No run is archived yet.\n";
+
+/// The newest runs, with their folders.
+struct Runs {
+    cold: Option<(PathBuf, Summary)>,
+    warm: Option<(PathBuf, Summary<WarmCase>)>,
+}
+
+impl Runs {
+    /// The table of that name, if there is one.
+    fn table(&self, name: &str) -> Option<String> {
+        match name.strip_prefix(WARM) {
+            Some(name) => match &self.warm {
+                Some((folder, summary)) if name == "run" => Some(run(folder, summary)),
+                Some((_, summary)) => warm_tables::table(name, summary),
+                None => Some(NO_RUN.to_owned()),
+            },
+            None => match &self.cold {
+                Some((folder, summary)) => table(name, folder, summary),
+                None => Some(NO_RUN.to_owned()),
+            },
+        }
+    }
+}
 
 /// Rewrites the tables of all documents.
 pub(crate) fn write() -> Result<()> {
@@ -40,17 +67,17 @@ pub(crate) fn check() -> Result<()> {
 
 /// The documents as they should be.
 fn documents() -> Result<Vec<(&'static str, String)>> {
-    let (folder, summary) = archive::newest()?;
+    let runs = Runs { cold: archive::newest()?, warm: archive::newest()? };
     let fill = |name: &'static str| {
         let path = workspace::root().join(name);
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok((name, filled(&text, &folder, &summary).with_context(|| name.to_owned())?))
+        Ok((name, filled(&text, |table| runs.table(table)).with_context(|| name.to_owned())?))
     };
     DOCUMENTS.into_iter().map(fill).collect()
 }
 
 /// `text` with every table made anew.
-fn filled(text: &str, folder: &Path, summary: &Summary) -> Result<String> {
+fn filled(text: &str, table: impl Fn(&str) -> Option<String>) -> Result<String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("<!-- bench ") {
@@ -58,7 +85,7 @@ fn filled(text: &str, folder: &Path, summary: &Summary) -> Result<String> {
         let (marker, old) = marked.split_once("-->").context("a marker does not end")?;
         let name = marker.trim_start_matches("<!-- bench ").trim();
         let (_, after) = old.split_once(END).with_context(|| format!("table {name:?} has no end"))?;
-        let table = table(name, folder, summary).with_context(|| format!("no table is named {name:?}"))?;
+        let table = table(name).with_context(|| format!("no table is named {name:?}"))?;
         let _ = write!(out, "{before}{marker}-->\n{table}{END}");
         rest = after;
     }
@@ -87,7 +114,7 @@ fn table(name: &str, folder: &Path, summary: &Summary) -> Option<String> {
     })
 }
 
-fn run(folder: &Path, summary: &Summary) -> String {
+fn run<C>(folder: &Path, summary: &Summary<C>) -> String {
     let get = |map: &std::collections::BTreeMap<String, String>, key: &str| {
         map.get(key).cloned().unwrap_or_default()
     };
@@ -120,7 +147,11 @@ fn by_engine(summary: &Summary, cell: impl Fn(&Figures) -> Option<String>) -> St
     grid("model", &heads, rows)
 }
 
-fn grid(corner: &str, heads: &[&str], rows: impl Iterator<Item = (String, Vec<String>)>) -> String {
+pub(crate) fn grid(
+    corner: &str,
+    heads: &[&str],
+    rows: impl Iterator<Item = (String, Vec<String>)>,
+) -> String {
     let mut out = format!("| {corner} | {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
     for (name, cells) in rows {
         let _ = writeln!(out, "| {name} | {} |", cells.join(" | "));
@@ -198,10 +229,14 @@ fn refused(summary: &Summary) -> String {
         let said = case.engines.iter().filter_map(|e| Some((e.id.clone(), e.refused.clone()?)));
         let lambda =
             case.lambda.iter().filter_map(|l| Some((format!("{} function", l.engine), l.refused.clone()?)));
-        said.chain(lambda)
-            .map(|(id, why)| (case.name.clone(), vec![id, why.replace('|', "\\|").replace('\n', " ")]))
+        said.chain(lambda).map(|(id, why)| (case.name.clone(), vec![id, quoted(&why)]))
     });
     grid("model", &["engine", "says"], rows)
+}
+
+/// An engine's words in a cell.
+pub(crate) fn quoted(words: &str) -> String {
+    words.replace('|', "\\|").replace('\n', " ")
 }
 
 #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -228,16 +263,35 @@ mod tests {
             stream: Vec::new(),
             lambda: Vec::new(),
         };
-        let summary = Summary { cases: vec![case], ..Summary::default() };
+        let summary = Summary { cases: vec![case], ..described() };
+        let fill = |text: &str| filled(text, |name| table(name, Path::new("x"), &summary));
         let text = format!("before\n<!-- bench size -->\nold\n{END}\nafter\n");
-        let found = filled(&text, Path::new("x"), &summary).unwrap();
+        let found = fill(&text).unwrap();
         assert!(
             found.starts_with("before\n<!-- bench size -->\n| model |")
                 && found.ends_with(&format!("{END}\nafter\n")),
             "{found}"
         );
-        assert_eq!(filled(&found, Path::new("x"), &summary).unwrap(), found, "a second time changes nothing");
-        assert!(filled("<!-- bench what -->\n<!-- /bench -->", Path::new("x"), &summary).is_err());
-        assert!(filled("<!-- bench size -->\n", Path::new("x"), &summary).is_err());
+        assert_eq!(fill(&found).unwrap(), found, "a second time changes nothing");
+        assert!(fill("<!-- bench what -->\n<!-- /bench -->").is_err());
+        assert!(fill("<!-- bench size -->\n").is_err());
+    }
+
+    #[test]
+    fn each_table_is_made_from_the_run_of_its_kind() {
+        let cold = Summary { command: "bench cold".into(), ..described() };
+        let warm = Summary { command: "bench warm".into(), ..described() };
+        let mut runs = Runs { cold: Some(("c".into(), cold)), warm: None };
+        assert!(runs.table("run").unwrap().contains("bench cold"));
+        assert_eq!(runs.table("warm: run").unwrap(), NO_RUN);
+        runs.warm = Some(("w".into(), warm));
+        assert!(runs.table("warm: run").unwrap().contains("bench warm"));
+        assert!(runs.table("warm: means").is_some() && runs.table("means").is_none());
+    }
+
+    fn described<C>() -> Summary<C> {
+        let (machine, versions) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+        let (kind, date, command, commit) = Default::default();
+        Summary { kind, date, command, commit, machine, versions, runs: 1, cases: Vec::new() }
     }
 }
