@@ -22,6 +22,7 @@ mod planned;
 mod plans;
 mod portable;
 pub mod target;
+mod team;
 mod values;
 
 pub use error::{EngineError, ErrorKind};

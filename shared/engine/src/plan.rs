@@ -7,6 +7,7 @@ use crate::panels::{Waits, with_waits};
 use crate::plans::Plans;
 use crate::portable;
 use crate::target::{TRACT_VERSION, missing};
+use crate::team;
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::manifest::Axis;
 use glowplug_pack::plan::{Fact, PlanGraph, PlanHead};
@@ -14,7 +15,7 @@ use glowplug_pack::{DisplayShape, Dtype, Pack, Region, Tensor};
 use std::sync::Arc;
 use std::time::Instant;
 use tract_core::internal::{IntoTValue, TVec, TractError, TractResult};
-use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_linalg::multithread::Executor;
 
 /// How to build a plan.
 #[derive(Clone, Debug, Default)]
@@ -139,14 +140,10 @@ impl Plan {
         let run = |e: &TractError| EngineError::from_tract(ErrorKind::Run, e);
         let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
         let values = values.map_err(|e| run(&e))?;
-        let work = || self.graph.run(values);
         let waits = Waits { deadline, helpers: self.pool.is_some() };
-        let work = || match &self.pool {
-            Some(pool) => multithread_tract_scope(pool.clone(), work),
-            None => work(),
-        };
+        let work = || team::with(self.pool.as_ref(), || with_waits(waits, || self.graph.run(values)));
         let outputs = match self.source {
-            Source::Tuned => with_waits(waits, work).map_err(|e| run(&e))?,
+            Source::Tuned => work().map_err(|e| run(&e))?,
             Source::Portable => portable::run(work, &self.outputs)?,
         };
         outputs.iter().map(|t| from_tract(t)).collect::<TractResult<_>>().map_err(|e| run(&e))

@@ -63,6 +63,9 @@ macro_rules! plan_op {
 }
 pub(crate) use plan_op;
 
+#[cfg(test)]
+pub(crate) use blocked::for_each;
+
 /// What a node with fewer operands than its rule asks for is answered with.
 fn too_few(inputs: &[tract_core::internal::TValue]) -> tract_core::internal::TractError {
     tract_core::internal::format_err!("{} operands", inputs.len())

@@ -247,10 +247,14 @@ impl Run<'_> {
         } else {
             (conv.vertical.output, conv.rows_at_once())
         };
-        let ranges = count.div_ceil(at_once);
-        // With few ranges, threads share the panels of each.
+        // Threads get as many ranges each. Where there are fewer ranges than threads, they share the panels.
         let threads = threads();
-        let shares = if conv.images * ranges < 2 * threads { threads.min(conv.panels()) } else { 1 };
+        let (ranges, shares) = match conv.images * count.div_ceil(at_once) {
+            all if all < threads => (count.div_ceil(at_once), threads.min(conv.panels())),
+            _ => (count.div_ceil(at_once).next_multiple_of(threads), 1),
+        };
+        let at_once = count.div_ceil(ranges).next_multiple_of(if pointwise { TILE } else { 1 });
+        let ranges = count.div_ceil(at_once);
         for_each(conv.images * ranges * shares, |i| {
             let (share, range, image) = (i % shares, i / shares % ranges, i / shares / ranges);
             let each = conv.panels().div_ceil(shares);

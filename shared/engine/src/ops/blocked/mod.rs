@@ -20,6 +20,8 @@ pub(crate) use conv::{BlockedConv, Filters};
 pub(crate) use depthwise::BlockedDepthwiseConv;
 pub(crate) use layout::{BlockChannels, UnblockChannels};
 pub(crate) use planes::{PerChannel, PlaneReduce, PlaneReducer};
+#[cfg(test)]
+pub(crate) use share::for_each;
 
 /// What a shape that the plan's rules exclude is answered with.
 fn not_blocked(shape: &[usize]) -> tract_core::internal::TractError {

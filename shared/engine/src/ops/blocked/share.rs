@@ -12,7 +12,7 @@ pub(super) fn threads() -> usize {
 }
 
 /// Calls `work` once with every number below `count`, on all threads of the run; in order where it has one.
-pub(super) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
+pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     match current_tract_executor() {
         Executor::MultiThread(pool) if count > 1 => {
             let next = AtomicUsize::new(0);
@@ -21,9 +21,10 @@ pub(super) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
                 numbers.take_while(|i| *i < count).for_each(&work);
             };
             pool.scope(|scope| {
-                for _ in 0..pool.current_num_threads().min(count) {
+                for _ in 1..pool.current_num_threads().min(count) {
                     scope.spawn(|_| take());
                 }
+                take();
             });
         }
         _ => (0..count).for_each(work),
