@@ -6,7 +6,7 @@
 //! for one tile after the other, and some rows of output at a time, so that the inputs they see stay in the second.
 
 use super::lanes::{Array, Lanes, has_avx2};
-use super::share::{for_each, threads};
+use super::share::{Output, for_each, threads};
 use super::steps::{Step, apply, bind};
 use crate::ops::plan_op;
 use crate::ops::window::{Axis, axes, floats};
@@ -158,11 +158,10 @@ impl BlockedConv {
 
     /// Rows of output that one piece of work makes.
     fn rows_at_once(&self) -> usize {
-        let values = |rows: usize| {
-            let (height, width) = self.seen(rows);
-            height * width * self.lanes * self.planes_at_once()
-        };
-        (1..=self.vertical.output).rev().find(|rows| values(*rows) <= INPUT_VALUES).unwrap_or(1)
+        let (reach, width) = self.seen(1);
+        let rows_in = INPUT_VALUES / (width * self.lanes * self.planes_at_once());
+        let more = rows_in.saturating_sub(reach) / self.vertical.stride;
+        (1 + more).min(self.vertical.output)
     }
 
     /// Planes whose part of a panel is read for one tile after the other.
@@ -172,14 +171,6 @@ impl BlockedConv {
         self.planes().div_ceil(self.planes().div_ceil(most))
     }
 }
-
-/// The output, written by several threads in places of their own.
-#[derive(Clone, Copy)]
-struct Output(*mut f32);
-
-// SAFETY: threads write to disjoint outputs.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Sync for Output {}
 
 /// One run of the operator.
 struct Run<'a> {

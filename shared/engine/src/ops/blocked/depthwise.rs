@@ -1,7 +1,7 @@
 //! BlockedDepthwiseConv: a convolution with one channel per group, eight channels at a time.
 
 use super::lanes::{Array, Lanes, has_avx2};
-use super::share::for_each;
+use super::share::{Output, for_each};
 use super::steps::{Step, apply, bind};
 use crate::ops::plan_op;
 use crate::ops::window::{Axis, axes, floats};
@@ -76,14 +76,6 @@ struct Block<'a> {
     index: usize,
 }
 
-/// The output, written by several threads in places of their own.
-#[derive(Clone, Copy)]
-struct Output(*mut f32);
-
-// SAFETY: threads write disjoint blocks.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Sync for Output {}
-
 impl BlockedDepthwiseConv {
     /// Over `[N, ceil(C / 8), height, width, 8]`; gives `shape`. The plan was validated.
     pub(crate) fn new(
@@ -118,7 +110,6 @@ impl BlockedDepthwiseConv {
     /// The output for an image, the bias and what the steps read.
     pub(super) fn output(&self, inputs: &[TValue]) -> TractResult<Tensor> {
         let [x, bias, ..] = inputs else { return Err(crate::ops::too_few(inputs)) };
-        let (vertical, horizontal) = (self.vertical, self.horizontal);
         let kernel = floats(self.region.wait(self.kernel.clone(), deadline())?)?;
         let (input, bias) = (x.try_as_plain_ram()?, bias.try_as_plain_ram()?);
         let (input, bias) = (input.as_slice::<f32>()?.as_chunks().0, bias.as_slice::<f32>()?);
@@ -126,46 +117,71 @@ impl BlockedDepthwiseConv {
         #[allow(unsafe_code, reason = "as the SAFETY comment says")]
         let mut output = unsafe { Tensor::uninitialized::<f32>(&self.shape) }?;
         let steps = bind(&self.steps, inputs, &output)?;
-        let to = Output(output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.as_mut_ptr());
         let (blocks, count) = (self.shape[1], self.shape[0] * self.shape[1]);
-        let plane = vertical.input * horizontal.input;
-        let taps_of_one = vertical.kernel * horizontal.kernel;
-        for_each(count, |index| {
-            SCRATCH.with_borrow_mut(|Scratch { taps, places, padded }| {
-                let channels = index % blocks * CHANNEL_BLOCK;
-                let of_block = kernel.chunks_exact(taps_of_one).skip(channels).take(CHANNEL_BLOCK);
-                taps.clear();
-                taps.resize(taps_of_one, [0.0; CHANNEL_BLOCK]);
-                for (lane, values) in of_block.enumerate() {
-                    taps.iter_mut().zip(values).for_each(|(tap, value)| tap[lane] = *value);
-                }
-                let mut first = [0.0; CHANNEL_BLOCK];
-                first.iter_mut().zip(&bias[channels..]).for_each(|(to, from)| *to = *from);
-                let input = &input[index * plane..][..plane];
-                let offset = index * vertical.output * horizontal.output * CHANNEL_BLOCK;
-                let (input, vertical, horizontal) = self.padded(input, padded);
-                places.clear();
-                for ky in 0..vertical.kernel {
-                    let row = ky * vertical.dilation * horizontal.input;
-                    let place = |kx: usize| (row + kx * horizontal.dilation) * CHANNEL_BLOCK;
-                    places.extend((0..horizontal.kernel).map(place));
-                }
-                let (bias, steps, index) = (first, &*steps, index % blocks);
-                let (taps, places, output) = (&**taps, &**places, to);
-                let block =
-                    Block { vertical, horizontal, input, taps, places, bias, steps, output, offset, index };
-                // SAFETY: `avx2` is what this CPU was found to have; the block is this call's alone.
-                #[allow(unsafe_code, reason = "kernels are chosen by what the CPU has")]
-                unsafe {
-                    #[cfg(target_arch = "x86_64")]
-                    if self.avx2 {
-                        return avx2_block(&block);
-                    }
-                    any_block::<Array>(&block);
-                }
-            });
-        });
+        let run = Run {
+            conv: self,
+            input,
+            kernel,
+            bias,
+            steps: &steps,
+            output: Output(output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.as_mut_ptr()),
+            blocks,
+        };
+        for_each(count, |index| SCRATCH.with_borrow_mut(|scratch| run.block(index, scratch)));
         Ok(output)
+    }
+}
+
+/// One run of the operator.
+struct Run<'a> {
+    conv: &'a BlockedDepthwiseConv,
+    input: &'a [[f32; CHANNEL_BLOCK]],
+    kernel: &'a [f32],
+    bias: &'a [f32],
+    steps: &'a [Step<'a>],
+    output: Output,
+    /// Blocks of an image.
+    blocks: usize,
+}
+
+impl Run<'_> {
+    /// All outputs of block `index`, counted over all images.
+    fn block(&self, index: usize, scratch: &mut Scratch) {
+        let BlockedDepthwiseConv { vertical, horizontal, .. } = self.conv;
+        let Scratch { taps, places, padded } = scratch;
+        let channels = index % self.blocks * CHANNEL_BLOCK;
+        let taps_of_one = vertical.kernel * horizontal.kernel;
+        taps.clear();
+        taps.resize(taps_of_one, [0.0; CHANNEL_BLOCK]);
+        let kernels = self.kernel.chunks_exact(taps_of_one).skip(channels).take(CHANNEL_BLOCK);
+        for (lane, values) in kernels.enumerate() {
+            taps.iter_mut().zip(values).for_each(|(tap, value)| tap[lane] = *value);
+        }
+        let mut bias = [0.0; CHANNEL_BLOCK];
+        bias.iter_mut().zip(&self.bias[channels..]).for_each(|(to, from)| *to = *from);
+        let plane = vertical.input * horizontal.input;
+        let input = &self.input[index * plane..][..plane];
+        let offset = index * vertical.output * horizontal.output * CHANNEL_BLOCK;
+        let (input, vertical, horizontal) = self.conv.padded(input, padded);
+        places.clear();
+        for ky in 0..vertical.kernel {
+            // Those beyond the image are never used.
+            let row = (ky * vertical.dilation).saturating_mul(horizontal.input);
+            let place =
+                |kx: usize| row.saturating_add(kx * horizontal.dilation).saturating_mul(CHANNEL_BLOCK);
+            places.extend((0..horizontal.kernel).map(place));
+        }
+        let (steps, output, index) = (self.steps, self.output, index % self.blocks);
+        let block = Block { vertical, horizontal, input, taps, places, bias, steps, output, offset, index };
+        // SAFETY: `avx2` is what this CPU was found to have; the block is this call's alone.
+        #[allow(unsafe_code, reason = "kernels are chosen by what the CPU has")]
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if self.conv.avx2 {
+                return avx2_block(&block);
+            }
+            any_block::<Array>(&block);
+        }
     }
 }
 

@@ -3,6 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tract_linalg::multithread::{Executor, current_tract_executor};
 
+/// The output of an operator, written by several threads in places of their own.
+#[derive(Clone, Copy)]
+pub(super) struct Output(pub(super) *mut f32);
+
+// SAFETY: whoever writes through it on several threads writes to disjoint places.
+#[allow(unsafe_code, reason = "as the SAFETY comment says")]
+unsafe impl Sync for Output {}
+
 /// How many threads this run may use.
 pub(super) fn threads() -> usize {
     match current_tract_executor() {
