@@ -5,7 +5,7 @@
 //! near: some channels of the input at a time, so that their part of a panel stays in the first cache while it is read
 //! for one tile after the other, and some rows of output at a time, so that the inputs they see stay in the second.
 
-use super::lanes::{Array, Lanes, has_avx2};
+use super::lanes::{Array, Lanes, has_avx2, prefetch};
 use super::share::{Output, for_each, threads};
 use super::steps::{Step, apply, bind};
 use crate::ops::plan_op;
@@ -287,7 +287,9 @@ impl Run<'_> {
             };
             for panel in panels.clone() {
                 let part = self.part(piece.image, panel, &depth);
+                let mut ahead = self.ahead(panel, panels, &depth, outputs);
                 for at in outputs.clone().step_by(TILE) {
+                    ahead.next().into_iter().for_each(prefetch);
                     let width = TILE.min(outputs.end - at);
                     let (input, plane_stride) = match in_place {
                         true => (&image[at * CHANNEL_BLOCK..], plane),
@@ -370,7 +372,9 @@ impl Run<'_> {
             };
             for panel in piece.panels.clone() {
                 let part = self.part(piece.image, panel, &depth);
+                let mut ahead = self.ahead(panel, &piece.panels, &depth, &outputs);
                 for at in outputs.clone().step_by(TILE) {
+                    ahead.next().into_iter().for_each(prefetch);
                     let width = TILE.min(outputs.end - at);
                     let places = &places[at - outputs.start..][..width];
                     self.tile(Inputs::Windows { input, plane_stride: plane, places, taps }, width, &part, at);
@@ -427,6 +431,26 @@ impl Run<'_> {
             block: panel * 2,
             one_block: panel * 2 + 1 == blocks,
         }
+    }
+
+    /// What comes after this part of `panel`, in as many pieces as `outputs` has tiles: weights are read once a run,
+    /// mostly from far away, and the first tile to need them would wait for them all.
+    fn ahead(
+        &self,
+        panel: usize,
+        panels: &Range<usize>,
+        depth: &Range<usize>,
+        outputs: &Range<usize>,
+    ) -> std::slice::Chunks<'_, f32> {
+        let conv = self.conv;
+        let of_plane = conv.lanes * conv.taps() * FILTER_PANEL;
+        let start = match panel + 1 < panels.end {
+            true => (panel + 1) * conv.panel_stride + depth.start * of_plane,
+            false => panels.start * conv.panel_stride + depth.end * of_plane,
+        };
+        let next = self.panels.get(start..).unwrap_or(&[]);
+        let next = &next[..next.len().min(depth.len() * of_plane)];
+        next.chunks(next.len().div_ceil(outputs.len().div_ceil(TILE)).next_multiple_of(16).max(16))
     }
 
     /// The outputs from `at` on, `width` of them.

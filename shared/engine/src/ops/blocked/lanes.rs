@@ -217,6 +217,22 @@ pub(super) fn has_avx2() -> bool {
     }
 }
 
+/// Asks for values that will be read soon, where the CPU can be asked.
+#[inline(always)]
+pub(super) fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, whatever the address; every x86-64 has it.
+        #[allow(unsafe_code, reason = "an instruction")]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// `e ^ x` to about two units in the last place; 0 and infinity are never reached, since `x` is held between the
 /// exponents of the smallest and the largest normal number.
 ///
