@@ -10,8 +10,8 @@ use crate::target::{TRACT_VERSION, missing};
 use crate::team;
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::manifest::Axis;
-use glowplug_pack::plan::{Fact, PlanGraph, PlanHead};
-use glowplug_pack::{DisplayShape, Dtype, Pack, Region, Tensor};
+use glowplug_pack::plan::{Fact, Node, Op, Operand, PlanGraph, PlanHead};
+use glowplug_pack::{DisplayShape, Dtype, Form, Pack, Region, Tensor, WeightId};
 use std::sync::Arc;
 use std::time::Instant;
 use tract_core::internal::{IntoTValue, TVec, TractError, TractResult};
@@ -91,9 +91,10 @@ impl Plan {
     ) -> Result<Plan, EngineError> {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
+        let pool = if work(pack, &graph) < WORTH_SHARING { None } else { pool(options) };
         let waits = Waits { deadline: options.deadline, helpers: false };
         let (target, graph) = with_waits(waits, || decode(pack, region, graph))?;
-        Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, pool: pool(options) })
+        Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, pool })
     }
 
     /// What it takes, in the order of [`Plan::run`]'s arguments.
@@ -174,6 +175,41 @@ impl std::fmt::Debug for Plan {
 /// Who helps with large products, where somebody may.
 pub(crate) fn pool(options: &BuildOptions) -> Option<Executor> {
     (options.threads > 1).then(|| Executor::multithread(options.threads))
+}
+
+/// Multiplications below which a run on several threads is no faster: some fifty microseconds' worth.
+const WORTH_SHARING: usize = 4 << 20;
+
+/// About how many multiplications a run takes, those in loops counted once.
+fn work(pack: &Pack, graph: &PlanGraph) -> usize {
+    let depth = |id: WeightId| match pack.weight(id).map(|w| &w.form) {
+        Ok(Form::Panels { k, .. }) => *k,
+        _ => 1,
+    };
+    let of_node = |node: &Node| {
+        let each = match &node.op {
+            Op::MatMul { a: Operand::Weight { weight }, .. }
+            | Op::MatMul { b: Operand::Weight { weight }, .. } => depth(*weight),
+            Op::MatMul { .. } => node
+                .inputs
+                .iter()
+                .filter_map(|o| match graph.fact(*o) {
+                    Some(Fact::Panels { k, .. }) => Some(*k),
+                    _ => None,
+                })
+                .max()
+                .unwrap_or(1),
+            Op::BlockedConv { kernel, .. } => depth(*kernel),
+            Op::BlockedDepthwiseConv { window, .. } => window.kernel.0.saturating_mul(window.kernel.1),
+            _ => 1,
+        };
+        let values = |fact: &Fact| match fact {
+            Fact::Tensor { shape, .. } => shape.iter().product(),
+            Fact::Panels { k, mn, .. } => k.saturating_mul(*mn),
+        };
+        node.outputs.iter().map(values).fold(0, usize::saturating_add).saturating_mul(each)
+    };
+    graph.nodes.iter().map(of_node).fold(0, usize::saturating_add)
 }
 
 /// Why a plan does not run here, if so.
