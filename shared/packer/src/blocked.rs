@@ -18,9 +18,14 @@ use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp};
 use std::collections::HashMap;
 use tract_core::internal::*;
 
+/// Whether the graph has convolutions that are done in blocks.
+pub(crate) fn is_convolutional(model: &TypedModel) -> bool {
+    model.nodes.iter().any(|node| Convolution::windowed(model, node).is_some())
+}
+
 /// The graph with its convolutions in blocks; as it was where it has none.
 pub(crate) fn block(model: &TypedModel) -> TractResult<TypedModel> {
-    if !model.nodes.iter().any(|node| Convolution::windowed(model, node).is_some()) {
+    if !is_convolutional(model) {
         return Ok(model.clone());
     }
     let mut model = model.clone();

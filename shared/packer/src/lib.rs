@@ -2,13 +2,14 @@
 //!
 //! [`pack()`] is all there is to call. What it packs is planned by tract's own passes and loaded again by the
 //! very engine that will run it; a pack whose outputs differ from the model's is refused. Reading order:
-//! `pack` for the stages, `import` for ONNX, `blocked` for what is planned by our own passes, `encode` for the table of
-//! operators, `verify` for the check.
+//! `pack` for the stages, `import` for ONNX, `blocked` for what is planned by our own passes, `batch` for batches image by
+//! image, `encode` for the table of operators, `verify` for the check.
 //!
 //! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
 //! that a manifest names are asked for, progress is told to a callback.
 #![deny(missing_docs)]
 
+mod batch;
 mod blocked;
 mod encode;
 mod error;

@@ -1,5 +1,6 @@
 //! Import, simplify, plan, write, verify: a model's way into a pack.
 
+use crate::batch::Batch;
 use crate::blocked::block;
 use crate::encode::encode;
 use crate::error::{ErrorKind, PackerError};
@@ -96,6 +97,9 @@ pub struct Report {
     /// Why there is no portable graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_portable: Option<String>,
+    /// How batches of a convolutional network are planned: image by image, or as a whole and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
 }
 
 /// A verified pack of an ONNX model.
@@ -123,25 +127,24 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     (options.progress)(Stage::Simplify);
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Plan);
-    let graphs = decluttered.into_iter().map(Graphs::of).collect::<Result<Vec<_>, _>>()?;
+    // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
+    let by_image = options.target.runs_here();
+    let graphs = imported.iter().zip(decluttered).map(|(i, simplified)| Planned::of(i, simplified, by_image));
+    let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Write);
-    let portable = Portable::of(first, &graphs[0].decluttered);
+    let portable = Portable::of(first, &graphs[0].simplified);
     let mut file = Writer { graphs, parsed, onnx_bytes, options, portable };
-    let written = file.write(BTreeMap::new())?;
+    let mut written = file.write(BTreeMap::new())?;
     (file.options.progress)(Stage::Verify);
     let mut errors = BTreeMap::new();
     if file.options.target.runs_here() {
-        let seed = file.options.seed;
-        for Imported { typed, inputs, .. } in &imported {
-            let found = guard("verify", || {
-                verify(&written.bytes, &Path::Tuned, typed.clone(), inputs, (seed, ROUNDS))
-            })?;
-            keep_worst(&mut errors, found);
+        for (index, imported) in imported.iter().enumerate() {
+            file.verify_tuned(index, &mut written, imported, &mut errors)?;
         }
         file.verify_portable(written, first, &mut errors)?;
     }
     let written = file.write(errors.clone())?;
-    let report = report(&written, onnx_bytes.len(), errors, file.portable.err().map(|e| e.to_string()))?;
+    let report = report(&written, onnx_bytes.len(), errors, &file)?;
     Ok(Packed { bytes: written.bytes, report })
 }
 
@@ -165,14 +168,14 @@ fn open_where_they_differ(sides: &mut [&mut Vec<Port>]) {
     }
 }
 
-/// What tract's passes make of the imported graph.
-struct Graphs {
-    decluttered: TypedModel,
-    optimized: TypedModel,
+/// What tract's passes make of an imported graph.
+pub(crate) struct Graphs {
+    pub(crate) decluttered: TypedModel,
+    pub(crate) optimized: TypedModel,
 }
 
 impl Graphs {
-    fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
+    pub(crate) fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
         let plan = || {
             let blocked = block(&decluttered).map_err(|e| PackerError::model("plan", &e))?;
             blocked.into_optimized().map_err(|e| PackerError::model("plan", &e))
@@ -182,7 +185,43 @@ impl Graphs {
     }
 }
 
-fn simplify(typed: &TypedModel) -> Result<TypedModel, PackerError> {
+/// The model for one set of shapes, and the way in which it is planned.
+struct Planned {
+    simplified: TypedModel,
+    way: Way,
+    /// Why a batch is not planned image by image.
+    as_a_whole: Option<PackerError>,
+}
+
+enum Way {
+    Whole(Graphs),
+    ByImage(Batch),
+}
+
+impl Planned {
+    fn of(imported: &Imported, simplified: TypedModel, by_image: bool) -> Result<Planned, PackerError> {
+        let batch = if by_image { Batch::of(imported, &simplified) } else { Ok(None) };
+        match batch {
+            Ok(Some(batch)) => Ok(Planned { simplified, way: Way::ByImage(batch), as_a_whole: None }),
+            Ok(None) => Planned::whole(simplified, None),
+            Err(e) => Planned::whole(simplified, Some(e)),
+        }
+    }
+
+    fn whole(simplified: TypedModel, as_a_whole: Option<PackerError>) -> Result<Planned, PackerError> {
+        let way = Way::Whole(Graphs::of(simplified.clone())?);
+        Ok(Planned { simplified, way, as_a_whole })
+    }
+
+    fn encode(&self, builder: &mut PackBuilder) -> Result<PlanGraph, PackerError> {
+        match &self.way {
+            Way::Whole(graphs) => encode(&graphs.decluttered, &graphs.optimized, builder),
+            Way::ByImage(batch) => batch.encode(builder),
+        }
+    }
+}
+
+pub(crate) fn simplify(typed: &TypedModel) -> Result<TypedModel, PackerError> {
     guard("simplify", || typed.clone().into_decluttered().map_err(|e| PackerError::model("simplify", &e)))
 }
 
@@ -224,7 +263,7 @@ fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
 /// manifest, which comes first in the file.
 struct Writer<'a, 'o> {
     /// One for each shape, the default first.
-    graphs: Vec<Graphs>,
+    graphs: Vec<Planned>,
     parsed: Parsed,
     onnx_bytes: &'a [u8],
     options: &'a mut PackOptions<'o>,
@@ -244,14 +283,14 @@ impl Writer<'_, '_> {
         let mut builder = PackBuilder::new();
         let mut plans: Vec<PlanGraph> = Vec::new();
         let mut known = Known::default();
-        for Graphs { decluttered, optimized } in &self.graphs {
+        for graphs in &self.graphs {
             let plan = if plans.is_empty() {
-                let plan = encode(decluttered, optimized, &mut builder)?;
+                let plan = graphs.encode(&mut builder)?;
                 known = Known::of(&plan, &builder)?;
                 plan
             } else {
                 let mut own = PackBuilder::new();
-                let plan = encode(decluttered, optimized, &mut own)?;
+                let plan = graphs.encode(&mut own)?;
                 merge::add(plan, &own, &known, &mut builder)?
             };
             plan.validate(builder.weights())?;
@@ -270,6 +309,32 @@ impl Writer<'_, '_> {
             builder.asset(name, bytes.clone())?;
         }
         Ok(Written { bytes: builder.finish(self.manifest(errors))?, plans, portable })
+    }
+
+    /// Checks plan `index` of the file just written. A batch whose images cannot be told apart that way is planned as
+    /// a whole, and the file is written again.
+    fn verify_tuned(
+        &mut self,
+        index: usize,
+        written: &mut Written,
+        imported: &Imported,
+        errors: &mut BTreeMap<String, f64>,
+    ) -> Result<(), PackerError> {
+        let rounds = (self.options.seed, ROUNDS);
+        let check = |bytes: &[u8]| {
+            let (typed, inputs) = (imported.typed.clone(), &imported.inputs);
+            guard("verify", || verify(bytes, &Path::Tuned, typed, inputs, rounds))
+        };
+        let mut found = check(&written.bytes);
+        if let (Err(why), Some(Planned { simplified, way: Way::ByImage(_), .. })) =
+            (&found, self.graphs.get(index))
+        {
+            self.graphs[index] = Planned::whole(simplified.clone(), Some(why.clone()))?;
+            *written = self.write(BTreeMap::new())?;
+            found = check(&written.bytes);
+        }
+        keep_worst(errors, found?);
+        Ok(())
     }
 
     /// Checks the portable graph of the file just written, at the pinned shapes and at one other extent of
@@ -296,7 +361,7 @@ impl Writer<'_, '_> {
             Ok(()) => written.bytes,
             Err((axis, e)) => {
                 let why = vec![format!("{axis}: {e}")];
-                self.portable = Portable::fixed(imported, &self.graphs[0].decluttered, why);
+                self.portable = Portable::fixed(imported, &self.graphs[0].simplified, why);
                 if self.portable.is_err() {
                     return Ok(());
                 }
@@ -304,6 +369,14 @@ impl Writer<'_, '_> {
             }
         };
         check(&bytes, imported.typed.clone(), &imported.inputs, ROUNDS)
+    }
+
+    /// How batches are planned, in a line; nothing where there is none.
+    fn batch(&self) -> Option<String> {
+        let why = self.graphs.iter().find_map(|planned| planned.as_a_whole.as_ref());
+        let by_image = self.graphs.iter().any(|planned| matches!(planned.way, Way::ByImage(_)));
+        let whole = why.map(|why| format!("as a whole: {why:.300}"));
+        whole.or_else(|| by_image.then(|| "image by image".to_owned()))
     }
 
     fn manifest(&self, max_relative_error: BTreeMap<String, f64>) -> Manifest {
@@ -327,6 +400,7 @@ impl Writer<'_, '_> {
             Err(e) => Some(format!("none: {e}")),
         };
         provenance.options.extend(without.map(|why| ("portable".to_owned(), why)));
+        provenance.options.extend(self.batch().map(|how| ("batch".to_owned(), how)));
         manifest
     }
 }
@@ -345,7 +419,7 @@ fn report(
     written: &Written,
     onnx_bytes: usize,
     max_relative_error: BTreeMap<String, f64>,
-    without_portable: Option<String>,
+    file: &Writer<'_, '_>,
 ) -> Result<Report, PackerError> {
     let Written { bytes, plans, portable } = written;
     let mut operators = BTreeMap::new();
@@ -366,6 +440,7 @@ fn report(
         pack_bytes: bytes.len(),
         max_relative_error,
         portable: portable.clone(),
-        without_portable,
+        without_portable: file.portable.as_ref().err().map(ToString::to_string),
+        batch: file.batch(),
     })
 }

@@ -4,8 +4,9 @@
 
 mod npz;
 
-use glowplug_engine::{BuildOptions, Plan};
-use glowplug_pack::{Buffer, Pack, Region, Tensor};
+use glowplug_engine::{BuildOptions, Plan, Plans};
+use glowplug_pack::plan::{Op, PlanGraph};
+use glowplug_pack::{Buffer, Pack, Region, Tensor, TensorData};
 use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, Target, pack};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,4 +156,80 @@ fn a_batch_can_be_pinned() {
     let packed = try_pack(&onnx("mnist-cnn"), &["image=f32[3,1,28,28]"], None).unwrap();
     let (_, plan) = load(&packed.bytes);
     assert_eq!(plan.outputs()[0].shape, [3, 10]);
+}
+
+/// The plan of a pack for one shape of its input, on some threads.
+fn plan_at(bytes: &[u8], shape: &[usize], threads: usize) -> Arc<Plan> {
+    let region = Arc::new(Region::complete(Buffer::copy_of(bytes).unwrap()));
+    let pack = Arc::new(Pack::from_complete(&region).unwrap());
+    let options = BuildOptions { threads, ..BuildOptions::default() };
+    Plans::open(pack, region, &options).unwrap().at(&[shape.to_vec()]).unwrap()
+}
+
+/// The graph of a pack's default plan.
+fn default_graph(bytes: &[u8]) -> PlanGraph {
+    let pack = Pack::parse(bytes).unwrap();
+    let section = pack.plans().next().unwrap();
+    PlanGraph::decode(section, pack.weights()).unwrap()
+}
+
+fn loops(graph: &PlanGraph) -> usize {
+    graph.nodes.iter().filter(|n| matches!(n.op, Op::Scan { .. })).count()
+}
+
+fn image_of(shape: &[usize], seed: usize) -> Vec<f32> {
+    let n = shape.iter().product::<usize>();
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 1009.0 - 0.5).collect()
+}
+
+#[test]
+fn a_batch_of_images_is_run_image_by_image_and_stores_nothing_twice() {
+    const IMAGES: usize = 4;
+    let (one, batch) = ([1, 3, 192, 512], [IMAGES, 3, 192, 512]);
+    let onnx = onnx("ppocr-cls");
+    let alone = try_pack(&onnx, &["x=f32[1,3,192,512]"], None).unwrap();
+    // Whichever is the default, its plan fixes the form of the weights.
+    let packs =
+        ["x=f32[1|4,3,192,512]", "x=f32[4|1,3,192,512]"].map(|pins| try_pack(&onnx, &[pins], None).unwrap());
+    for packed in &packs {
+        assert_eq!(packed.report.batch.as_deref(), Some("image by image"));
+        let (weights, together) = (Pack::parse(&alone.bytes).unwrap(), Pack::parse(&packed.bytes).unwrap());
+        let panels =
+            |pack: &Pack| pack.weights().iter().filter(|w| w.place == glowplug_pack::Place::Blobs).count();
+        assert_eq!(panels(&weights), panels(&together));
+    }
+    assert_eq!((loops(&default_graph(&packs[0].bytes)), loops(&default_graph(&packs[1].bytes))), (0, 1));
+
+    let images: Vec<Vec<f32>> = (0..IMAGES).map(|seed| image_of(&one, seed)).collect();
+    let tensor =
+        |shape: &[usize], values: Vec<f32>| Tensor::new(shape.to_vec(), TensorData::F32(values)).unwrap();
+    let single = plan_at(&packs[0].bytes, &one, 1);
+    let wanted: Vec<f32> = (images.iter())
+        .flat_map(|image| single.run(&[tensor(&one, image.clone())]).unwrap()[0].as_f32().unwrap().to_vec())
+        .collect();
+    let wanted = tensor(&[IMAGES, 2], wanted);
+    // Three threads have no equal share of four images: the last one is shared out.
+    for (packed, threads) in packs.iter().zip([1, 2]).chain([(&packs[1], 3)]) {
+        let found = plan_at(&packed.bytes, &batch, threads).run(&[tensor(&batch, images.concat())]).unwrap();
+        compare(&format!("batch on {threads} threads"), &found[0], &wanted);
+    }
+}
+
+#[test]
+fn what_is_not_the_same_image_by_image_is_planned_as_a_whole() {
+    let model = |name: &str| std::fs::read(data(&format!("ops/{name}.onnx"))).unwrap();
+    let packed = try_pack(&model("batch-by-image"), &[], None).unwrap();
+    assert_eq!(packed.report.batch.as_deref(), Some("image by image"));
+    let graph = default_graph(&packed.bytes);
+    assert_eq!(loops(&graph), 1);
+    // The last layers meet one row of each image: all images share one reading of their weights.
+    assert_eq!(graph.nodes.iter().filter(|n| matches!(n.op, Op::MatMul { .. })).count(), 2);
+    for (name, why) in [("batch-softmax", "differs from the reference"), ("batch-mean", "for 5 images and")] {
+        let packed = try_pack(&model(name), &[], None).unwrap();
+        let told = packed.report.batch.clone().unwrap();
+        assert!(told.starts_with("as a whole: ") && told.contains(why), "{name}: {told}");
+        assert_eq!(Pack::parse(&packed.bytes).unwrap().manifest().provenance.options["batch"], told);
+        assert_eq!(loops(&default_graph(&packed.bytes)), 0, "{name}");
+    }
 }

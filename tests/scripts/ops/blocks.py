@@ -71,3 +71,32 @@ def _(m):
     m.give("Conv", [m.op("Concat", [up, a], axis=1), m.w(3, 32, 1, 1)])
     m.give("Concat", [mean, top, conv(top, 16, 3)], axis=1)
     m.give("Concat", [mean, top], axis=2)
+
+
+def large_images(m, images):
+    """Convolved images that are larger than caches, from an input that is small."""
+    scales = m.weight("scales", np.array([1, 1, 28, 28], np.float32))
+    x = m.op("Resize", [m.x(images, 2, 8, 8), "", scales], mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric")
+    return m.op("Relu", [m.op("Conv", [x, m.w(8, 2, 3, 3), m.w(8)], pads=[1, 1, 1, 1])])
+
+
+@case("batch-by-image", "Scan BlockedConv MatMul")
+def _(m):
+    a = large_images(m, 5)
+    b = m.op("Add", [m.op("Conv", [a, m.w(8, 8, 3, 3), m.w(8)], pads=[1, 1, 1, 1]), a])
+    m.give("GlobalMaxPool", [b])
+    features = m.op("Flatten", [m.op("GlobalMaxPool", [a])])
+    logits = m.op("Gemm", [features, m.w(8, 20), m.w(20)])
+    m.give("Softmax", [m.op("Gemm", [m.op("Relu", [logits]), m.w(20, 3), m.w(3)])])
+
+
+# Not the same image by image: these two are planned as a whole.
+@case("batch-softmax", "BlockedConv Softmax")
+def _(m):
+    m.give("GlobalMaxPool", [m.op("Softmax", [large_images(m, 5)], axis=0)])
+
+
+@case("batch-mean", "BlockedConv Reduce")
+def _(m):
+    a = large_images(m, 5)
+    m.give("GlobalMaxPool", [m.op("Sub", [a, m.op("ReduceMean", [a], axes=[0])])])

@@ -1,13 +1,16 @@
 //! Scan: a body that runs once for each position along an axis.
 
+use super::blocked::share::{for_each, threads};
 use super::plan_op;
 use crate::checked::CheckedGraph;
+use crate::panels::{Waits, deadline, with_waits};
 use glowplug_pack::plan::{ScanInput, ScanOutput};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, bail, ensure, not_out_of_plan,
 };
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
 /// A loop. Every run of it begins with the states that its operands give.
 #[derive(Clone)]
@@ -50,6 +53,32 @@ impl Scan {
             }
         };
         self.inputs.iter().zip(operands).map(input).collect()
+    }
+
+    /// How many runs do not wait for each other, of which every thread gets as many: those of a batch of images.
+    fn side_by_side(&self) -> usize {
+        match threads() {
+            n if n > 1 && !self.inputs.contains(&ScanInput::State) => self.iterations - self.iterations % n,
+            _ => 0,
+        }
+    }
+
+    /// The first `count` runs, each as a whole on one thread. What a thread computes stays in its own caches, and it
+    /// waits for nobody between two operators.
+    fn run_side_by_side(&self, count: usize, operands: &[TValue]) -> TractResult<Vec<TVec<TValue>>> {
+        let given: Vec<OnceLock<TractResult<TVec<TValue>>>> = (0..count).map(|_| OnceLock::new()).collect();
+        let waits = Waits { deadline: deadline(), helpers: false };
+        for_each(count, |turn| {
+            let run = || self.body.run(self.body_inputs(turn, operands, &[])?);
+            let result = with_waits(waits, || multithread_tract_scope(Executor::SingleThread, run));
+            // A number comes once, so the place is free.
+            let _ = given[turn].set(result);
+        });
+        let result = |place: OnceLock<_>| match place.into_inner() {
+            Some(result) => result,
+            None => bail!("a run that nobody made"),
+        };
+        given.into_iter().map(result).collect()
     }
 
     fn collect(&self, given: &[TValue], collected: &mut [Collected]) {
@@ -99,7 +128,11 @@ impl EvalOp for Scan {
         let mut states: Vec<TValue> =
             self.inputs.iter().zip(&inputs).filter(is_state).map(|(_, v)| v.clone()).collect();
         let mut collected = vec![Collected::default(); self.arity];
-        for turn in 0..self.iterations {
+        let together = self.side_by_side();
+        for given in self.run_side_by_side(together, &inputs)? {
+            self.collect(&given, &mut collected);
+        }
+        for turn in together..self.iterations {
             let given = self.body.run(self.body_inputs(turn, &inputs, &states)?)?;
             self.collect(&given, &mut collected);
             states =

@@ -11,7 +11,7 @@ mod depthwise;
 mod lanes;
 mod layout;
 mod planes;
-mod share;
+pub(super) mod share;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ pub(super) struct Output(pub(super) *mut f32);
 unsafe impl Sync for Output {}
 
 /// How many threads this run may use.
-pub(super) fn threads() -> usize {
+pub(in crate::ops) fn threads() -> usize {
     match current_tract_executor() {
         Executor::MultiThread(pool) => pool.current_num_threads(),
         _ => 1,
