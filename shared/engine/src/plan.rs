@@ -10,7 +10,7 @@ use crate::target::{TRACT_VERSION, missing};
 use crate::team;
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::manifest::Axis;
-use glowplug_pack::plan::{Fact, Node, Op, Operand, PlanGraph, PlanHead};
+use glowplug_pack::plan::{Fact, Node, Op, Operand, Outlet, PlanGraph, PlanHead, ScanInput, fact_of};
 use glowplug_pack::{DisplayShape, Dtype, Form, Pack, Region, Tensor, WeightId};
 use std::sync::Arc;
 use std::time::Instant;
@@ -180,36 +180,52 @@ pub(crate) fn pool(options: &BuildOptions) -> Option<Executor> {
 /// Multiplications below which a run on several threads is no faster: some fifty microseconds' worth.
 const WORTH_SHARING: usize = 4 << 20;
 
-/// About how many multiplications a run takes, those in loops counted once.
+/// About how many multiplications a run takes that threads can share: those of the runs of a loop that wait for each
+/// other are not counted.
 fn work(pack: &Pack, graph: &PlanGraph) -> usize {
+    let all = |nodes: &[Node]| {
+        let each = nodes.iter().map(|node| node_work(pack, nodes, node));
+        each.fold(0, usize::saturating_add)
+    };
+    let of_loop = |node: &Node| match &node.op {
+        Op::Scan { body, inputs, .. } if !inputs.contains(&ScanInput::State) => {
+            let positions = |(from, outlet): (&ScanInput, &Outlet)| match (from, graph.fact(*outlet)?) {
+                (ScanInput::Position { axis, .. }, Fact::Tensor { shape, .. }) => shape.get(*axis).copied(),
+                _ => None,
+            };
+            let runs = inputs.iter().zip(&node.inputs).find_map(positions).unwrap_or(1);
+            graph.bodies.get(*body).map_or(0, |body| all(&body.nodes)).saturating_mul(runs)
+        }
+        _ => 0,
+    };
+    graph.nodes.iter().map(of_loop).fold(all(&graph.nodes), usize::saturating_add)
+}
+
+/// About how many multiplications one of `nodes` takes.
+fn node_work(pack: &Pack, nodes: &[Node], node: &Node) -> usize {
     let depth = |id: WeightId| match pack.weight(id).map(|w| &w.form) {
         Ok(Form::Panels { k, .. }) => *k,
         _ => 1,
     };
-    let of_node = |node: &Node| {
-        let each = match &node.op {
-            Op::MatMul { a: Operand::Weight { weight }, .. }
-            | Op::MatMul { b: Operand::Weight { weight }, .. } => depth(*weight),
-            Op::MatMul { .. } => node
-                .inputs
-                .iter()
-                .filter_map(|o| match graph.fact(*o) {
-                    Some(Fact::Panels { k, .. }) => Some(*k),
-                    _ => None,
-                })
-                .max()
-                .unwrap_or(1),
-            Op::BlockedConv { kernel, .. } => depth(*kernel),
-            Op::BlockedDepthwiseConv { window, .. } => window.kernel.0.saturating_mul(window.kernel.1),
-            _ => 1,
-        };
-        let values = |fact: &Fact| match fact {
-            Fact::Tensor { shape, .. } => shape.iter().product(),
-            Fact::Panels { k, mn, .. } => k.saturating_mul(*mn),
-        };
-        node.outputs.iter().map(values).fold(0, usize::saturating_add).saturating_mul(each)
+    let each = match &node.op {
+        Op::MatMul { a: Operand::Weight { weight }, .. }
+        | Op::MatMul { b: Operand::Weight { weight }, .. } => depth(*weight),
+        Op::MatMul { .. } => {
+            let panels = |o: &Outlet| match fact_of(nodes, *o) {
+                Some(Fact::Panels { k, .. }) => Some(*k),
+                _ => None,
+            };
+            node.inputs.iter().filter_map(panels).max().unwrap_or(1)
+        }
+        Op::BlockedConv { kernel, .. } => depth(*kernel),
+        Op::BlockedDepthwiseConv { window, .. } => window.kernel.0.saturating_mul(window.kernel.1),
+        _ => 1,
     };
-    graph.nodes.iter().map(of_node).fold(0, usize::saturating_add)
+    let values = |fact: &Fact| match fact {
+        Fact::Tensor { shape, .. } => shape.iter().product(),
+        Fact::Panels { k, mn, .. } => k.saturating_mul(*mn),
+    };
+    node.outputs.iter().map(values).fold(0, usize::saturating_add).saturating_mul(each)
 }
 
 /// Why a plan does not run here, if so.

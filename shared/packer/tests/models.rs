@@ -177,9 +177,9 @@ fn loops(graph: &PlanGraph) -> usize {
     graph.nodes.iter().filter(|n| matches!(n.op, Op::Scan { .. })).count()
 }
 
+#[allow(clippy::cast_precision_loss, reason = "small numbers")]
 fn image_of(shape: &[usize], seed: usize) -> Vec<f32> {
     let n = shape.iter().product::<usize>();
-    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     (0..n).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 1009.0 - 0.5).collect()
 }
 

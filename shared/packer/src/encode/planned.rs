@@ -46,6 +46,7 @@ impl Encoder<'_> {
 /// A matrix of `mn` rows as panels of sixteen, in the layout that tract's kernels of that height read too. `value` gives
 /// the one at `(row, depth)`.
 pub(crate) fn filter_panels(mn: usize, k: usize, value: impl Fn(usize, usize) -> [u8; 4]) -> (Form, Vec<u8>) {
+    #[allow(clippy::cast_possible_truncation, reason = "a small number")]
     const ALIGN: usize = glowplug_pack::header::ALIGN as usize;
     let record = FILTER_PANEL * size_of::<f32>();
     // Room for one record behind the values, as `panel_weight` leaves.
