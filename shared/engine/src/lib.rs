@@ -14,6 +14,7 @@
 mod checked;
 mod decode;
 mod error;
+mod kernels;
 mod memory;
 mod ops;
 mod panels;
@@ -21,6 +22,7 @@ mod plan;
 mod planned;
 mod plans;
 mod portable;
+mod profile;
 pub mod target;
 mod values;
 
@@ -28,4 +30,5 @@ pub use error::{EngineError, ErrorKind};
 pub use memory::{Allocator, prepare_process};
 pub use plan::{BuildOptions, Plan, Port, Source};
 pub use plans::Plans;
+pub use profile::{NodeTime, record};
 pub use values::{datum_type, from_tract, to_tract};

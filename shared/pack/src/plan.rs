@@ -19,8 +19,8 @@ mod validate;
 
 pub use fact::{Fact, MAX_RANK, PanelFormat};
 pub use op::{
-    AxisMap, BinaryOp, Comparison, Fused, Op, Operand, PadMode, Reducer, ScanInput, ScanOutput, ScanSlot,
-    Share, Step, UnaryOp, Window,
+    Activation, AxisMap, BinaryOp, Comparison, Fused, Op, Operand, PadMode, Reducer, RowStrides, ScanInput,
+    ScanOutput, ScanSlot, Share, Step, UnaryOp, Window,
 };
 
 use crate::dtype::Dtype;

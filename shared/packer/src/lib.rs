@@ -10,6 +10,7 @@
 
 mod encode;
 mod error;
+mod fuse;
 mod import;
 mod manifest;
 mod merge;

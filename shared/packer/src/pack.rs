@@ -172,7 +172,10 @@ struct Graphs {
 
 impl Graphs {
     fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
-        let plan = || decluttered.clone().into_optimized().map_err(|e| PackerError::model("plan", &e));
+        let plan = || {
+            let fused = crate::fuse::fuse(decluttered.clone());
+            fused.and_then(TypedModel::into_optimized).map_err(|e| PackerError::model("plan", &e))
+        };
         let optimized = guard("plan", plan)?;
         Ok(Graphs { decluttered, optimized })
     }

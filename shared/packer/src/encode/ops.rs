@@ -1,7 +1,7 @@
 //! The table of operators, and the rows that are one line each in the plan too.
 
 use super::matmul::binary;
-use super::{Encoded, Encoder, conv, is_row_gather, matmul, moves, scan};
+use super::{Encoded, Encoder, conv, dense, is_row_gather, matmul, moves, scan};
 use glowplug_pack::plan::{BinaryOp, Comparison, Op, Reducer, Share, Step, UnaryOp};
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
@@ -50,6 +50,9 @@ pub(super) const ROWS: &[Row] = &[
     moves::expand,
     scan::lstm_cell,
     scan::scan,
+    dense::dense,
+    dense::attention,
+    dense::layer_norm,
 ];
 
 /// The same operands as tract's node.
