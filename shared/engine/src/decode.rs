@@ -93,7 +93,9 @@ impl Decoder<'_> {
         model.outputs = outputs.iter().map(|o| OutletId::new(o.node, o.slot)).collect();
         let weights = nodes.iter().map(|node| self.matrices(&nodes, node)).collect::<Result<Vec<_>, _>>()?;
         let facts = nodes.into_iter().zip(weights);
-        let facts = facts.map(|(node, weights)| NodeFacts { operator: node.op.name(), outputs: node.outputs, weights }).collect();
+        let facts = facts
+            .map(|(node, weights)| NodeFacts { operator: node.op.name(), outputs: node.outputs, weights })
+            .collect();
         CheckedGraph::new(model, facts, self.region.clone())
             .map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))
     }

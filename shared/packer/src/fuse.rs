@@ -22,7 +22,10 @@ const RULES: [Rule; 3] = [attention::rule, product::rule, layer_norm::rule];
 
 /// `model` with its groups replaced. A model for a CPU that has no kernels of ours stays as it is.
 pub(crate) fn fuse(mut model: TypedModel) -> TractResult<TypedModel> {
-    if !kernels_are_ours(native().has(Isa::X86_64Avx2) && native().has(Isa::X86_64Fma), native().has(Isa::X86_64Avx512f)) {
+    if !kernels_are_ours(
+        native().has(Isa::X86_64Avx2) && native().has(Isa::X86_64Fma),
+        native().has(Isa::X86_64Avx512f),
+    ) {
         return Ok(model);
     }
     for rule in RULES {

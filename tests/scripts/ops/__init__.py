@@ -6,7 +6,7 @@ Every model is `ops/<name>.onnx` in tests/data, its tensors `ops/<name>.npz`: me
 
 import numpy as np
 
-from . import elements, moves, products, recurrent, reductions, windows  # noqa: F401, each registers its cases
+from . import elements, moves, products, recurrent, reductions, transformers, windows  # noqa: F401, each registers its cases
 from .model import CASES, Model
 
 

@@ -50,12 +50,21 @@ pub(super) fn of(model: &Model, inputs: &[NamedTensor], runs: u32) -> Result<Nod
         once()?;
     }
     let samples = (0..runs).map(|_| once()).collect::<Result<Vec<Vec<NodeTime>>, _>>()?;
-    let nodes: Vec<Node> = samples.first().map_or(&[][..], Vec::as_slice).iter().enumerate().map(|(i, first)| {
-        let times = samples.iter().filter_map(|s| s.get(i)).map(|t| t.ms).collect();
-        let run_ms = median(times).unwrap_or_default();
-        Node { node: first.node.clone(), operator: first.operator, run_ms }
-    }).collect();
-    ensure!(!nodes.is_empty(), "only tuned plans tell the times of their nodes, this one is made from the portable graph");
+    let nodes: Vec<Node> = samples
+        .first()
+        .map_or(&[][..], Vec::as_slice)
+        .iter()
+        .enumerate()
+        .map(|(i, first)| {
+            let times = samples.iter().filter_map(|s| s.get(i)).map(|t| t.ms).collect();
+            let run_ms = median(times).unwrap_or_default();
+            Node { node: first.node.clone(), operator: first.operator, run_ms }
+        })
+        .collect();
+    ensure!(
+        !nodes.is_empty(),
+        "only tuned plans tell the times of their nodes, this one is made from the portable graph"
+    );
     Ok(Nodes {
         model: model.manifest().model.name.clone(),
         nodes_ms: nodes.iter().map(|n| n.run_ms).sum(),

@@ -17,7 +17,9 @@ pub(crate) fn has_avx2() -> bool {
         static FOUND: OnceLock<bool> = OnceLock::new();
         *FOUND.get_or_init(|| {
             let allowed = native().has(Isa::X86_64Avx2) && native().has(Isa::X86_64Fma);
-            allowed && std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+            allowed
+                && std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma")
         })
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -107,7 +107,11 @@ pub(crate) unsafe fn product_at(
     let weights = last(columns.div_ceil(WIDTH), panels.panel, panels.depth.max(1), panels.record) + WIDTH;
     ensure!(stride >= columns, "rows of {columns} values, {stride} apart");
     ensure!(rows.values.len() >= read, "{} values, {read} are read", rows.values.len());
-    ensure!(panels.depth == 0 || panels.values.len() >= weights, "{} weights of {weights}", panels.values.len());
+    ensure!(
+        panels.depth == 0 || panels.values.len() >= weights,
+        "{} weights of {weights}",
+        panels.values.len()
+    );
     ensure!(tail.bias.is_none_or(|b| b.len() >= columns), "a bias of another length");
     ensure!(tail.residual.is_none_or(|r| r.len() >= written), "a residual of another length");
     let job = Job { rows, panels, tail, out: Out(out), stride, vectors: has_avx2() };
@@ -309,7 +313,9 @@ mod avx2 {
                         4 => tile::<4, 1, false>(job, row, panel, depth, i, lines),
                         3 => tile::<3, 1, false>(job, row, panel, depth, i, lines),
                         // Four rows and more are never cut that low.
-                        _ => (row..row + height).for_each(|row| few::<1, 1>(job, row, panel..panel + 1, depth)),
+                        _ => {
+                            (row..row + height).for_each(|row| few::<1, 1>(job, row, panel..panel + 1, depth))
+                        }
                     }
                 }
             }
@@ -353,7 +359,9 @@ mod avx2 {
             let x: [*const f32; ROWS] =
                 std::array::from_fn(|r| job.rows.values.as_ptr().add(job.rows.start(row + r)));
             let w = job.panels.values.as_ptr().add(panel * step);
-            let mut next = w.wrapping_add(step + (depth.start + turn * lines * (depth.end - depth.start) / WIDTH) * record);
+            let mut next = w.wrapping_add(
+                step + (depth.start + turn * lines * (depth.end - depth.start) / WIDTH) * record,
+            );
             macro_rules! step {
                 ($d:expr) => {{
                     let d = $d;
@@ -412,7 +420,9 @@ mod avx2 {
     fn activate(activation: Activation, x: [__m256; 2]) -> [__m256; 2] {
         match activation {
             Activation::Identity => x,
-            Activation::Relu => [_mm256_max_ps(x[0], _mm256_setzero_ps()), _mm256_max_ps(x[1], _mm256_setzero_ps())],
+            Activation::Relu => {
+                [_mm256_max_ps(x[0], _mm256_setzero_ps()), _mm256_max_ps(x[1], _mm256_setzero_ps())]
+            }
             Activation::Gelu => [vector::gelu(x[0]), vector::gelu(x[1])],
             Activation::GeluTanh => [vector::gelu_tanh(x[0]), vector::gelu_tanh(x[1])],
             Activation::Silu => [vector::silu(x[0]), vector::silu(x[1])],

@@ -147,7 +147,10 @@ mod tests {
 
     fn assert_close(found: &[f32], wanted: &[f32], what: &str) {
         for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-            assert!((found - wanted).abs() <= 2e-6 * wanted.abs().max(1.0), "{what} at {i}: {found} {wanted}");
+            assert!(
+                (found - wanted).abs() <= 2e-6 * wanted.abs().max(1.0),
+                "{what} at {i}: {found} {wanted}"
+            );
         }
     }
 

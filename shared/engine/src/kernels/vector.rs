@@ -120,18 +120,3 @@ fn sigmoid_of(x: __m256, y: __m256) -> __m256 {
     let one = _mm256_set1_ps(1.0);
     _mm256_div_ps(x, _mm256_add_ps(one, exp(_mm256_sub_ps(_mm256_setzero_ps(), y))))
 }
-
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-pub(super) fn sigmoid(x: __m256) -> __m256 {
-    sigmoid_of(_mm256_set1_ps(1.0), x)
-}
-
-/// As [`super::activation::tanh`].
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-pub(super) fn tanh(x: __m256) -> __m256 {
-    let one = _mm256_set1_ps(1.0);
-    let y = sigmoid_of(_mm256_set1_ps(2.0), _mm256_add_ps(x, x));
-    _mm256_sub_ps(y, one)
-}

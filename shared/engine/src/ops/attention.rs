@@ -123,8 +123,13 @@ impl Job<'_> {
             let turns = s.div_ceil(ROWS_AT_ONCE);
             for turn in 0..turns {
                 let (first, end) = (s * turn / turns, s * (turn + 1) / turns);
-                let one_after_the_other =
-                    |values, count, stride| Rows { values, outer: 1, outer_stride: 0, inner: count, inner_stride: stride };
+                let one_after_the_other = |values, count, stride| Rows {
+                    values,
+                    outer: 1,
+                    outer_stride: 0,
+                    inner: count,
+                    inner_stride: stride,
+                };
                 let count = end - first;
                 let q = &self.operands.q[(item * s + first) * q_stride + head * d..];
                 let scores = &mut scores[..count * t];
@@ -227,7 +232,11 @@ mod tests {
         ];
         for (batch, heads, s, t, d, e, mask) in cases {
             let mask = mask.map(|[b, h, r]: [usize; 3]| {
-                let rows = [if b == 1 { batch } else { 1 }, if h == 1 { heads } else { 1 }, if r == 1 { s } else { 1 }];
+                let rows = [
+                    if b == 1 { batch } else { 1 },
+                    if h == 1 { heads } else { 1 },
+                    if r == 1 { s } else { 1 },
+                ];
                 (rows, [b * rows[1] * rows[2] * t, h * rows[2] * t, r * t])
             });
             let attention = Attention {

@@ -24,7 +24,11 @@ impl EvalOp for LayerNorm {
         let (x, scale, bias) = (x.try_as_plain_ram()?, scale.try_as_plain_ram()?, bias.try_as_plain_ram()?);
         let (x, scale, bias) = (x.as_slice::<f32>()?, scale.as_slice::<f32>()?, bias.as_slice::<f32>()?);
         let n = scale.len();
-        ensure!(n > 0 && n == bias.len() && x.len().is_multiple_of(n), "rows of {n} values out of {}", x.len());
+        ensure!(
+            n > 0 && n == bias.len() && x.len().is_multiple_of(n),
+            "rows of {n} values out of {}",
+            x.len()
+        );
         let mut plain = output.try_as_plain_ram_mut()?;
         let rows = x.chunks_exact(n).zip(plain.as_slice_mut::<f32>()?.chunks_exact_mut(n));
         rows.for_each(|(x, out)| layer_norm(x, scale, bias, self.epsilon, out));

@@ -196,7 +196,7 @@ pub enum Op {
     },
     /// `activation(x W + bias + residual)`: rows of an f32 tensor, wherever they lie in it, times a weight. Operands
     /// are `x`, then `bias` (a value per column of W) and `residual` (of the output's shape) where the flags say
-    /// so. The output has as many values as there are rows and columns, the last axis being the columns.
+    /// so. The output holds the rows one after the other, whatever its shape.
     Dense {
         /// A weight in panels of 16: its depth is the length of a row.
         weight: WeightId,

@@ -120,13 +120,16 @@ fn heads(
     let rows: Vec<char> = q.iter().copied().filter(|l| !k.contains(l)).collect();
     let keys: Vec<char> = k.iter().copied().filter(|l| !q.contains(l)).collect();
     let width: Vec<char> = v.iter().copied().filter(|l| !p.contains(l)).collect();
-    let ([depth], [key], [width]) = (depth.as_slice(), keys.as_slice(), width.as_slice()) else { return Ok(None) };
+    let ([depth], [key], [width]) = (depth.as_slice(), keys.as_slice(), width.as_slice()) else {
+        return Ok(None);
+    };
     if rows.len() > 1 || p.len() != scores.len() || v.len() != k.len() {
         return Ok(None);
     }
     // The last letter that both share is the heads, those before it the batch.
     let Some((head, batch)) = shared.split_last() else { return Ok(None) };
-    let lies = |letters: &[char], rows: &[char], width: char| letters == [batch, rows, &[*head, width]].concat();
+    let lies =
+        |letters: &[char], rows: &[char], width: char| letters == [batch, rows, &[*head, width]].concat();
     // The second einsum has letters of its own for the same axes.
     let renamed = |l: char| scores.iter().position(|s| *s == l).map(|i| p[i]);
     let rename = |letters: &[char]| letters.iter().map(|l| renamed(*l)).collect::<Option<Vec<char>>>();

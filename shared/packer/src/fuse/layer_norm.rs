@@ -10,14 +10,20 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let Some(norm) = node.op_as::<RmsNorm>() else { return Ok(None) };
     let Some(x) = minus_mean(model, node.inputs[0], norm.axis)? else { return Ok(None) };
     let Some(shape) = floats(model, x)? else { return Ok(None) };
-    let Some(columns) = shape.last().copied().filter(|_| norm.axis + 1 == shape.len()) else { return Ok(None) };
+    let Some(columns) = shape.last().copied().filter(|_| norm.axis + 1 == shape.len()) else {
+        return Ok(None);
+    };
     let row = |outlet: OutletId| {
         constant(model, outlet).is_some_and(|c| c.len() == columns && c.shape().last() == Some(&columns))
     };
     let Some(scaled) = only_taker(model, node) else { return Ok(None) };
-    let Some(scale) = other_operand(scaled, "Mul", node.id.into()).filter(|s| row(*s)) else { return Ok(None) };
+    let Some(scale) = other_operand(scaled, "Mul", node.id.into()).filter(|s| row(*s)) else {
+        return Ok(None);
+    };
     let Some(moved) = only_taker(model, scaled) else { return Ok(None) };
-    let Some(bias) = other_operand(moved, "Add", scaled.id.into()).filter(|b| row(*b)) else { return Ok(None) };
+    let Some(bias) = other_operand(moved, "Add", scaled.id.into()).filter(|b| row(*b)) else {
+        return Ok(None);
+    };
     let mut patch = TypedModelPatch::new(format!("layer norm {}", node.name));
     let taps = patch.taps(model, &[x, scale, bias])?;
     let op = LayerNorm { epsilon: norm.eps.cast_to_scalar::<f32>()?, shape };
@@ -33,7 +39,8 @@ fn minus_mean(model: &TypedModel, outlet: OutletId, axis: usize) -> TractResult<
     let [x, mean] = *difference.inputs.as_slice() else { return Ok(None) };
     let Some(extent) = floats(model, x)?.and_then(|shape| shape.get(axis).copied()) else { return Ok(None) };
     let mean = model.node(mean.node);
-    let sum = mean.inputs.iter().find_map(|sum| other_operand(mean, "Mul", *sum).map(|factor| (*sum, factor)));
+    let sum =
+        mean.inputs.iter().find_map(|sum| other_operand(mean, "Mul", *sum).map(|factor| (*sum, factor)));
     let factor = mean.inputs.iter().find_map(|operand| scalar(model, *operand));
     let (Some(_), Some(factor)) = (sum, factor) else { return Ok(None) };
     let sums = mean.inputs.iter().map(|sum| model.node(sum.node));

@@ -73,7 +73,8 @@ pub(super) fn letters(
     if op.q_params.is_some() || op.operating_dt != DatumType::F32 || node.inputs.len() != 2 {
         return Ok(None);
     }
-    let ends = [(InOut::In(0), node.inputs[0]), (InOut::In(1), node.inputs[1]), (InOut::Out(0), node.id.into())];
+    let ends =
+        [(InOut::In(0), node.inputs[0]), (InOut::In(1), node.inputs[1]), (InOut::Out(0), node.id.into())];
     let mut extents = HashMap::new();
     let mut letters: [Letters; 3] = Default::default();
     for ((io, outlet), letters) in ends.into_iter().zip(&mut letters) {

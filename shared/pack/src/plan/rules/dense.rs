@@ -32,7 +32,7 @@ pub(super) fn dense(
     }
     let shape = f32(output)?;
     let values = rows.outer.checked_mul(rows.inner).and_then(|rows| rows.checked_mul(columns));
-    if shape.last() != Some(&columns) || values.is_none() || element_count(shape) != values {
+    if values.is_none() || element_count(shape) != values {
         return Err(format!("gives {shape:?}, expected the {columns} columns of {rows:?}"));
     }
     if bias && element_count(f32(inputs[1])?) != Some(columns) {
@@ -55,7 +55,8 @@ fn end(rows: &RowStrides, depth: usize) -> Option<usize> {
 fn width(shape: &[usize], extents: [usize; 3]) -> Result<usize, String> {
     let bad = || format!("found {shape:?}, expected the values of {extents:?} and some more");
     let [batch, rows, heads] = extents;
-    let rows = batch.checked_mul(rows).and_then(|n| n.checked_mul(heads)).filter(|n| *n > 0).ok_or_else(bad)?;
+    let rows =
+        batch.checked_mul(rows).and_then(|n| n.checked_mul(heads)).filter(|n| *n > 0).ok_or_else(bad)?;
     let len = element_count(shape).filter(|len| *len > 0 && len.is_multiple_of(rows)).ok_or_else(bad)?;
     Ok(len / rows)
 }
@@ -79,7 +80,8 @@ pub(super) fn attention(
     }
     if let [_, _, _, mask] = inputs {
         let (mask, whole) = (f32(mask)?, [batch, heads, queries, keys]);
-        let fits = mask.len() == 4 && mask[3] == keys && mask.iter().zip(whole).all(|(m, n)| *m == 1 || *m == n);
+        let fits =
+            mask.len() == 4 && mask[3] == keys && mask.iter().zip(whole).all(|(m, n)| *m == 1 || *m == n);
         if !fits {
             return Err(format!("a mask of {mask:?}, expected extents of {whole:?} or 1"));
         }
