@@ -12,6 +12,7 @@
 mod blocked;
 mod encode;
 mod error;
+mod fuse;
 mod import;
 mod manifest;
 mod merge;
