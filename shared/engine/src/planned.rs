@@ -143,7 +143,9 @@ impl PlannedGraph {
                 state.values[step.id] = Some(given);
             }
         }
-        record.map(profile::put);
+        if let Some(record) = record {
+            profile::put(record);
+        }
         let outputs = self.outputs.iter().map(|outlet| state.value(*outlet)).collect();
         state.clear(self);
         outputs

@@ -19,8 +19,14 @@ pub(crate) enum Activation {
 pub(super) const ERF_LIMIT: f32 = 3.95;
 /// `erf(x) / x` is the quotient of these two polynomials of `x * x`, lowest coefficients first: the best of their
 /// degrees up to the limit by weighted least squares, 2e-8 off before rounding, 4e-7 with it.
-pub(super) const ERF_NUMERATOR: [f32; 6] =
-    [1.128_379_1, 0.191_546_92, 0.052_874_543, 0.003_807_898, 0.000_284_662_06, 0.000_002_025_675_7];
+pub(super) const ERF_NUMERATOR: [f32; 6] = [
+    std::f32::consts::FRAC_2_SQRT_PI,
+    0.191_546_92,
+    0.052_874_543,
+    0.003_807_898,
+    0.000_284_662_06,
+    0.000_002_025_675_7,
+];
 /// See [`ERF_NUMERATOR`].
 pub(super) const ERF_DENOMINATOR: [f32; 6] =
     [1.0, 0.503_086_7, 0.114_557_81, 0.015_054_57, 0.001_170_625_3, 0.000_037_828_046];

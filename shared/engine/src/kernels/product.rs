@@ -314,7 +314,8 @@ mod avx2 {
                         3 => tile::<3, 1, false>(job, row, panel, depth, i, lines),
                         // Four rows and more are never cut that low.
                         _ => {
-                            (row..row + height).for_each(|row| few::<1, 1>(job, row, panel..panel + 1, depth))
+                            (row..row + height)
+                                .for_each(|row| few::<1, 1>(job, row, panel..panel + 1, depth));
                         }
                     }
                 }

@@ -181,6 +181,7 @@ impl PartialEq for Attention {
 impl Eq for Attention {}
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "summed up in f64, compared in f32")]
 mod tests {
     use super::*;
     use tract_core::internal::Tensor;

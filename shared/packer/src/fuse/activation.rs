@@ -50,10 +50,11 @@ fn next<'a>(
         for taker in &model.node(outlet.node).outputs[outlet.slot].successors {
             let node = model.node(taker.node);
             let new = known.iter().all(|(k, _)| k.node != node.id);
-            if new && floats(model, node.id.into())?.as_deref() == Some(shape) {
-                if let Some(values) = values(model, node, known)? {
-                    return Ok(Some((node, values)));
-                }
+            if new
+                && floats(model, node.id.into())?.as_deref() == Some(shape)
+                && let Some(values) = values(model, node, known)?
+            {
+                return Ok(Some((node, values)));
             }
         }
     }

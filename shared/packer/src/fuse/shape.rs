@@ -63,12 +63,12 @@ pub(super) fn other_operand(node: &TypedNode, name: &str, from: OutletId) -> Opt
 /// One end of an einsum: the letters of its axes in order, without those of extent 1.
 pub(super) type Letters = Vec<char>;
 
+/// The ends of a product, and what each letter extends to.
+pub(super) type Lettered = ([Letters; 3], HashMap<char, usize>);
+
 /// The letters of both operands and of the output, and what each of them extends to. `None` for other einsums than
 /// those of two f32 operands, none of which names a letter twice.
-pub(super) fn letters(
-    model: &TypedModel,
-    node: &TypedNode,
-) -> TractResult<Option<([Letters; 3], HashMap<char, usize>)>> {
+pub(super) fn letters(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Lettered>> {
     let Some(op) = node.op_as::<EinSum>() else { return Ok(None) };
     if op.q_params.is_some() || op.operating_dt != DatumType::F32 || node.inputs.len() != 2 {
         return Ok(None);
