@@ -453,7 +453,7 @@ fn attention() {
             (op(0, 3, 5, 7), &all, y.clone(), "expected the values of"),
             (op(2, 0, 5, 7), &all, y.clone(), "expected the values of"),
             (op(1 << 40, 3, 1 << 40, 7), &all, y.clone(), "expected the values of"),
-            (op(2, 3, 4, 7), &all, y.clone(), "expected the values of"),
+            (op(2, 3, 4, 7), &all, y.clone(), "expected two pairs"),
             (op(2, 3, 5, 8), &all, y.clone(), "expected the values of"),
             (op(2, 6, 5, 7), &all, y.clone(), "multiples of 16"),
             (op(2, 1, 5, 7), &[q.clone(), Fact::f32(&[14, 13]), v.clone()], y.clone(), "heads of 12 and 13"),
