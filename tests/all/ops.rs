@@ -125,6 +125,7 @@ fn held(op: &Op) -> Vec<String> {
         Op::Compare { op } => vec![format!("Comparison::{op:?}")],
         Op::Reduce { reducer, .. } => vec![format!("Reducer::{reducer:?}")],
         Op::Pad { mode, .. } => vec![format!("PadMode::{}", word(format!("{mode:?}")))],
+        Op::Dense { activation, .. } => vec![format!("Activation::{activation:?}")],
         Op::Scan { inputs, .. } => {
             inputs.iter().map(|i| format!("ScanInput::{}", word(format!("{i:?}")))).collect()
         }

@@ -85,7 +85,8 @@ fn a_pack_tells_what_its_portable_graph_leaves_open() -> Result<()> {
         serde_json::from_str(&glowplug_ok(&["inspect", &packed.path("m.glow"), "--json"])?)?;
     let portable = &inspection["portable"];
     ensure!(portable["symbols"] == serde_json::json!(["N"]), "{inspection}");
-    ensure!(portable["second_copy_bytes"] == 0, "{inspection}");
+    // No matrix: at most the single values that plans hold in their operators.
+    ensure!(portable["second_copy_bytes"].as_u64().is_some_and(|bytes| bytes <= 64), "{inspection}");
     let text = glowplug_ok(&["inspect", &packed.path("m.glow")])?;
     ensure!(text.contains("portable graph"), "{text}");
     glowplug_ok(&["verify", &packed.path("m.glow")])?;

@@ -3,6 +3,8 @@
 //! `plan_ms`, `first_run_ms` and `peak_rss_bytes` are properties of a fresh process, so each sample is a child
 //! of its own; `run_ms` comes from one process after ten warm-ups.
 
+mod nodes;
+
 use crate::npz;
 use crate::report::{Table, bytes, print};
 use anyhow::{Context, Result, bail, ensure};
@@ -38,6 +40,9 @@ pub(crate) struct BenchArgs {
     /// Inputs from an npz file instead of seeded ones.
     #[arg(long, value_hint = ValueHint::FilePath, conflicts_with = "batch")]
     input: Option<PathBuf>,
+    /// The time of each operator and of each node instead, over the warm runs.
+    #[arg(long)]
+    nodes: bool,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -82,6 +87,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (model, inputs) = load(args)?;
+    if args.nodes {
+        print(&nodes::of(&model, &inputs, args.runs)?, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let bar = crate::progress::bar(u64::from(args.runs) * 2);
     bar.set_message("cold");
     let cold = (0..args.runs).map(|_| {

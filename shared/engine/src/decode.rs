@@ -5,9 +5,9 @@ pub(crate) mod names;
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
 use crate::ops::{
-    BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, DepthwiseConv, DirectConv,
-    Filters, GatherAxis, GatherRows, Im2col, PerChannel, PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack,
-    Scan, UnblockChannels, Upsample,
+    Attention, BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, Dense,
+    DenseWeight, DepthwiseConv, DirectConv, Filters, GatherAxis, GatherRows, Im2col, LayerNorm, PerChannel,
+    PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, Scan, UnblockChannels, Upsample,
 };
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
@@ -17,7 +17,7 @@ use glowplug_pack::plan::{
     PlanGraph, Reducer, ScanInput, Share, Step, Window, fact_of,
 };
 use glowplug_pack::{Form, Pack, PackError, Region, WeightId};
-use names::{binary, comparison, find_kernel, kernel_op, pad_mode, reducer, unary};
+use names::{activation, binary, comparison, find_kernel, kernel_op, pad_mode, reducer, unary};
 use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
@@ -94,13 +94,18 @@ impl Decoder<'_> {
         model.outputs = outputs.iter().map(|o| OutletId::new(o.node, o.slot)).collect();
         let weights = nodes.iter().map(|node| self.matrices(&nodes, node)).collect::<Result<Vec<_>, _>>()?;
         let facts = nodes.into_iter().zip(weights);
-        let facts = facts.map(|(node, weights)| NodeFacts { outputs: node.outputs, weights }).collect();
+        let facts = facts
+            .map(|(node, weights)| NodeFacts { operator: node.op.name(), outputs: node.outputs, weights })
+            .collect();
         CheckedGraph::new(model, facts, self.region.clone())
             .map_err(|e| EngineError::from_tract(ErrorKind::Pack, &e))
     }
 
     /// The matrices that `node`'s kernel reads in place, as ranges of the file.
     fn matrices(&self, nodes: &[Node], node: &Node) -> Result<Vec<Range<u64>>, PackError> {
+        if let Op::Dense { weight, .. } = &node.op {
+            return Ok(vec![self.pack.weight_range(*weight)?]);
+        }
         let Op::MatMul { a, b, .. } = &node.op else { return Ok(Vec::new()) };
         let mut ids = Vec::new();
         for operand in [a, b] {
@@ -237,6 +242,22 @@ impl Decoder<'_> {
                 None => Box::new(NearestUpsample { scales: scales.iter().copied().collect() }),
             },
             Op::Expand => Box::new(MultiBroadcastTo { shape: fact.shape.clone() }),
+            Op::Dense { weight, rows, bias, residual, activation: a } => Box::new(Dense {
+                weight: self.dense_weight(*weight)?,
+                rows: *rows,
+                bias: *bias,
+                residual: *residual,
+                activation: activation(*a),
+                shape: tensor_shape(output)?.to_vec(),
+            }),
+            Op::Attention { batch, heads, queries, keys, scale } => Box::new(Attention {
+                heads: *heads,
+                scale: *scale,
+                extents: [*batch, *queries, *keys],
+                shape: tensor_shape(output)?.to_vec(),
+                mask: inputs.get(3).map(|mask| mask_steps(mask)).transpose()?,
+            }),
+            Op::LayerNorm { epsilon } => Box::new(LayerNorm { epsilon: *epsilon }),
             Op::LstmCell => match tensor_shape(output)? {
                 [.., hidden] => Box::new(LstmEpilogue { hidden: *hidden }),
                 [] => bail!("a cell without an axis"),
@@ -262,6 +283,14 @@ impl Decoder<'_> {
         };
         let (region, bytes) = (self.region.clone(), self.pack.weight_range(id)?);
         Ok(Filters { region, bytes, panel_bytes: *panel_bytes, depth: *k, count: *mn })
+    }
+
+    fn dense_weight(&self, id: WeightId) -> TractResult<DenseWeight> {
+        let Form::Panels { k, mn, panel_bytes, .. } = self.pack.weight(id)?.form else {
+            bail!("a plain matrix")
+        };
+        let range = self.pack.weight_range(id)?;
+        Ok(DenseWeight { region: self.region.clone(), range, panel_bytes, depth: k, columns: mn })
     }
 
     fn region_panels(&self, id: WeightId, format: &PanelFormat) -> TractResult<Box<dyn MMMInputValue>> {
@@ -411,6 +440,13 @@ fn image(inputs: &[&Fact]) -> TractResult<[usize; 4]> {
         [x, ..] => nchw(tensor_shape(x)?),
         [] => bail!("no operand"),
     }
+}
+
+/// From one position of a mask to the next along `batch, heads, queries`.
+fn mask_steps(mask: &Fact) -> TractResult<[usize; 3]> {
+    let shape = tensor_shape(mask)?;
+    ensure!(shape.len() == 4, "a mask of {shape:?}");
+    Ok([0, 1, 2].map(|axis| if shape[axis] == 1 { 0 } else { shape[axis + 1..].iter().product() }))
 }
 
 /// How often a loop runs its body.

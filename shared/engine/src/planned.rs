@@ -6,11 +6,13 @@
 //! to build and as much to run. What is left is this loop over tract's operators.
 
 use crate::panels::{deadline, has_helpers};
+use crate::profile::{self, NodeTime};
 use crate::values::check;
 use glowplug_pack::Region;
 use glowplug_pack::plan::Fact;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tract_core::internal::{
     DatumTypeExt, EvalContext, IntoTValue, OpState, OutletId, TValue, TVec, TractError, TractResult,
     TypedModel, TypedOp, TypedSimplePlan, TypedSimpleState, ensure, format_err, tensor0, tvec,
@@ -24,6 +26,7 @@ struct Step {
     /// Its place in the table of values.
     id: usize,
     name: String,
+    operator: &'static str,
     op: Box<dyn TypedOp>,
     inputs: Vec<OutletId>,
     /// Values that no later step reads.
@@ -36,6 +39,8 @@ struct Step {
 
 /// What a node of the plan gives and reads, beside what tract's model tells.
 pub(crate) struct NodeFacts {
+    /// The plan's name of what it does.
+    pub(crate) operator: &'static str,
     /// What it gives.
     pub(crate) outputs: Vec<Fact>,
     /// The matrices that a kernel reads in place, as ranges of the file.
@@ -85,10 +90,11 @@ impl PlannedGraph {
             if last[id].is_none() {
                 frees.push(id);
             }
-            let (outputs, weights) = (facts.outputs, facts.weights);
+            let NodeFacts { operator, outputs, weights } = facts;
             steps.push(Step {
                 id,
                 name: node.name,
+                operator,
                 op: node.op,
                 inputs: node.inputs,
                 frees,
@@ -125,11 +131,20 @@ impl PlannedGraph {
         for (id, value) in self.inputs.iter().zip(inputs) {
             state.values[*id] = Some(tvec!(value));
         }
+        let mut record = profile::take();
         for step in &self.steps {
+            let start = record.as_ref().map(|_| Instant::now());
             let given = step.run(state, &self.region)?;
+            if let Some((record, start)) = record.as_mut().zip(start) {
+                let ms = start.elapsed().as_secs_f64() * 1e3;
+                record.push(NodeTime { node: step.name.clone(), operator: step.operator, ms });
+            }
             if step.frees.last() != Some(&step.id) {
                 state.values[step.id] = Some(given);
             }
+        }
+        if let Some(record) = record {
+            profile::put(record);
         }
         let outputs = self.outputs.iter().map(|outlet| state.value(*outlet)).collect();
         state.clear(self);

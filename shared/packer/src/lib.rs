@@ -13,6 +13,7 @@ mod batch;
 mod blocked;
 mod encode;
 mod error;
+mod fuse;
 mod import;
 mod manifest;
 mod merge;

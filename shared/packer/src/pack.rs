@@ -177,8 +177,8 @@ pub(crate) struct Graphs {
 impl Graphs {
     pub(crate) fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
         let plan = || {
-            let blocked = block(&decluttered).map_err(|e| PackerError::model("plan", &e))?;
-            blocked.into_optimized().map_err(|e| PackerError::model("plan", &e))
+            let planned = block(&decluttered).and_then(crate::fuse::fuse);
+            planned.and_then(TypedModel::into_optimized).map_err(|e| PackerError::model("plan", &e))
         };
         let optimized = guard("plan", plan)?;
         Ok(Graphs { decluttered, optimized })

@@ -22,7 +22,7 @@ pub use predictor::{Loaded, ModelRef, Predictor, PredictorOptions, Served};
 pub use timings::{Timings, ms_since, timed};
 
 // What a function needs of the layers below, so that it names them through this crate alone.
-pub use glowplug_engine::{Allocator, prepare_process};
+pub use glowplug_engine::{Allocator, NodeTime, prepare_process, record};
 pub use glowplug_pack::{Manifest, Tensor};
 pub use glowplug_processing::pipeline::Limits;
 pub use glowplug_processing::post::Answer;

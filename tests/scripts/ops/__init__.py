@@ -6,7 +6,16 @@ Every model is `ops/<name>.onnx` in tests/data, its tensors `ops/<name>.npz`: me
 
 import numpy as np
 
-from . import blocks, elements, moves, products, recurrent, reductions, windows  # noqa: F401, each registers its cases
+from . import (  # noqa: F401, each registers its cases
+    blocks,
+    elements,
+    moves,
+    products,
+    recurrent,
+    reductions,
+    transformers,
+    windows,
+)
 from .model import CASES, Model
 
 

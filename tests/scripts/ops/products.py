@@ -27,7 +27,7 @@ def _(m):
 
 @case("matmul-vector", "MatMul Prepack")
 def _(m):
-    m.give("MatMul", [m.x(1, 17), m.w(17, 40)])
+    m.give("MatMul", [m.x(1, 17), m.x(17, 40, name="z")])
 
 
 @case("matmul-batch-of-weights", "MatMul Prepack Panels")

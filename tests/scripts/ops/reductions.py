@@ -56,12 +56,12 @@ def _(m):
     m.give("Softmax", [m.x(2, 3, 4)], axis=1)
 
 
-@case("layer-normalization", "RmsNorm")
+@case("layer-normalization", "LayerNorm")
 def _(m):
     m.give("LayerNormalization", [m.x(2, 5, 16), m.w(16), m.w(16)], axis=-1, epsilon=1e-5)
 
 
-@case("layer-normalization-parts", "Reduce RmsNorm")
+@case("layer-normalization-parts", "LayerNorm")
 def _(m):
     x, epsilon, two = m.x(2, 5, 16), m.weight("epsilon", np.float32(1e-5)), m.weight("two", np.float32(2))
     centred = m.op("Sub", [x, m.op("ReduceMean", [x], axes=[-1])])

@@ -3,29 +3,35 @@
 //! All of them are made by `decode` from a validated plan, with every extent known. tract's graph passes
 //! never see them, so they have no analysis of their own.
 
+mod attention;
 mod blocked;
 mod chain;
 mod col2im;
+mod dense;
 mod depthwise;
 mod direct_conv;
 mod gather;
 mod im2col;
+mod layer_norm;
 mod pool;
 mod prepack;
 mod scan;
 mod upsample;
 mod window;
 
+pub(crate) use attention::Attention;
 pub(crate) use blocked::{
     BlockChannels, BlockedConv, BlockedDepthwiseConv, Filters, PerChannel, PlaneReduce, PlaneReducer,
     UnblockChannels,
 };
 pub(crate) use chain::{Chain, ChainStep};
 pub(crate) use col2im::Col2Im;
+pub(crate) use dense::{Dense, DenseWeight};
 pub(crate) use depthwise::DepthwiseConv;
 pub(crate) use direct_conv::DirectConv;
 pub(crate) use gather::{GatherAxis, GatherRows};
 pub(crate) use im2col::Im2col;
+pub(crate) use layer_norm::LayerNorm;
 pub(crate) use pool::{Pool, PoolKind};
 pub(crate) use prepack::Prepack;
 pub(crate) use scan::Scan;

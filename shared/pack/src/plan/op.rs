@@ -225,6 +225,42 @@ pub enum Op {
         /// A plain weight `[rows, ..]`.
         table: WeightId,
     },
+    /// `activation(x W + bias + residual)`: rows of an f32 tensor, wherever they lie in it, times a weight. Operands
+    /// are `x`, then `bias` (a value per column of W) and `residual` (of the output's shape) where the flags say
+    /// so. The output holds the rows one after the other, whatever its shape.
+    Dense {
+        /// A weight in panels of 16: its depth is the length of a row.
+        weight: WeightId,
+        /// Where the rows begin.
+        rows: RowStrides,
+        /// Whether there is a bias.
+        bias: bool,
+        /// Whether there is a residual.
+        residual: bool,
+        /// What is done to each sum.
+        activation: Activation,
+    },
+    /// `softmax(scale * Q K^T + mask) V` for each head, heads side by side: whatever their shapes, `q` holds the values
+    /// of `[batch, queries, heads, d]`, `k` of `[batch, keys, heads, d]`, `v` of `[batch, keys, heads, e]` and the output
+    /// of `[batch, queries, heads, e]`, e being a multiple of 16. The fourth operand, if there is one, is a mask
+    /// of rank 4 whose extents are those of `[batch, heads, queries, keys]` or 1, the last one being keys.
+    Attention {
+        /// How many items.
+        batch: usize,
+        /// How many heads.
+        heads: usize,
+        /// How many rows of queries an item has.
+        queries: usize,
+        /// How many rows of keys and values.
+        keys: usize,
+        /// The factor of the scores.
+        scale: f32,
+    },
+    /// ONNX LayerNormalization over the last axis: `x`, `scale` and `bias`.
+    LayerNorm {
+        /// The constant that keeps the root from 0.
+        epsilon: f32,
+    },
 }
 wire_enum!(Op {
     0 => Source {},
@@ -261,6 +297,9 @@ wire_enum!(Op {
     31 => UnblockChannels {},
     32 => BlockedConv { window, kernel, steps },
     33 => BlockedDepthwiseConv { window, kernel, steps },
+    40 => Dense { weight, rows, bias, residual, activation },
+    41 => Attention { batch, heads, queries, keys, scale },
+    42 => LayerNorm { epsilon },
 });
 
 impl Op {
@@ -272,7 +311,8 @@ impl Op {
             | Op::DirectConv { kernel: id, .. }
             | Op::BlockedConv { kernel: id, .. }
             | Op::BlockedDepthwiseConv { kernel: id, .. }
-            | Op::GatherRows { table: id } => vec![id],
+            | Op::GatherRows { table: id }
+            | Op::Dense { weight: id, .. } => vec![id],
             Op::Panels { weights } => weights.iter_mut().collect(),
             Op::MatMul { a, b, .. } => [a, b].into_iter().filter_map(Operand::weight_mut).collect(),
             _ => vec![],
@@ -317,9 +357,39 @@ impl Op {
             Op::UnblockChannels => "UnblockChannels",
             Op::BlockedConv { .. } => "BlockedConv",
             Op::BlockedDepthwiseConv { .. } => "BlockedDepthwiseConv",
+            Op::Dense { .. } => "Dense",
+            Op::Attention { .. } => "Attention",
+            Op::LayerNorm { .. } => "LayerNorm",
         }
     }
 }
+
+/// Rows of a tensor: row `(o, i)` begins at value `o * outer_stride + i * inner_stride`. Rows may overlap, as the
+/// windows of a convolution along one axis do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowStrides {
+    /// How many groups of rows.
+    pub outer: usize,
+    /// Values from one group to the next.
+    pub outer_stride: usize,
+    /// How many rows in a group.
+    pub inner: usize,
+    /// Values from one row to the next.
+    pub inner_stride: usize,
+}
+wire_struct!(RowStrides { outer, outer_stride, inner, inner_stride });
+
+/// What follows a [`Op::Dense`]'s sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names; Gelu is the exact one, GeluTanh its approximation by tanh")]
+pub enum Activation {
+    Identity,
+    Relu,
+    Gelu,
+    GeluTanh,
+    Silu,
+}
+wire_enum!(Activation { 0 => Identity {}, 1 => Relu {}, 2 => Gelu {}, 3 => GeluTanh {}, 4 => Silu {} });
 
 /// A two-dimensional sliding window, `(vertical, horizontal)` throughout. Positions outside of the input are
 /// padding, however far outside.

@@ -1,6 +1,7 @@
 //! One rule per operator: what its operands and its outputs have to be.
 
 mod blocked;
+mod dense;
 mod moves;
 mod scan;
 mod windows;
@@ -115,6 +116,13 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
         Op::Upsample { scales } => moves::upsample(scales, inputs, output),
         Op::Expand => moves::expand(inputs, output),
         Op::Gather { axis } => moves::gather(*axis, inputs, output),
+        Op::Dense { weight, rows, bias, residual, .. } => {
+            dense::dense(context, *weight, rows, (*bias, *residual), inputs, output)
+        }
+        Op::Attention { batch, heads, queries, keys, .. } => {
+            dense::attention([*batch, *heads, *queries, *keys], inputs, output)
+        }
+        Op::LayerNorm { .. } => dense::layer_norm(inputs, output),
         Op::LstmCell | Op::Scan { .. } => Err("1 output, expected another number".into()),
     }
 }

@@ -1,7 +1,7 @@
 //! The table of operators, and the rows that are one line each in the plan too.
 
 use super::matmul::binary;
-use super::{Encoded, Encoder, conv, is_row_gather, matmul, moves, planned, scan};
+use super::{Encoded, Encoder, conv, dense, is_row_gather, matmul, moves, planned, scan};
 use glowplug_pack::plan::{BinaryOp, Comparison, Op, Reducer, Share, Step, UnaryOp};
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
@@ -51,6 +51,9 @@ pub(super) const ROWS: &[Row] = &[
     scan::lstm_cell,
     scan::scan,
     planned::planned,
+    dense::dense,
+    dense::attention,
+    dense::layer_norm,
 ];
 
 /// The same operands as tract's node.

@@ -43,6 +43,8 @@ fn weights() -> Vec<Weight> {
         weight("filters", panels(12, 12 * 64)),
         weight("cut short", panels(12, 11 * 64)),
         weight("low", Form::Panels { dtype: Dtype::F32, k: 12, mn: 20, r: 8, panel_bytes: 1024 }),
+        weight("matrix", Form::Panels { dtype: Dtype::F32, k: 6, mn: 20, r: 16, panel_bytes: 512 }),
+        weight("narrow", Form::Panels { dtype: Dtype::F32, k: 6, mn: 20, r: 8, panel_bytes: 512 }),
     ]
 }
 
@@ -131,7 +133,7 @@ fn convolutions_in_blocks() {
             (conv(WINDOW, 0, &[]), &two, y.clone(), "expected panels"),
             (conv(WINDOW, 2, &[]), &two, y.clone(), "panel_bytes at least 768"),
             (conv(WINDOW, 3, &[]), &two, y.clone(), "r=16"),
-            (conv(WINDOW, 9, &[]), &two, y.clone(), "weight 9 of a table of 4"),
+            (conv(WINDOW, 9, &[]), &two, y.clone(), "weight 9 of a table of 6"),
             (conv(far, 1, &[]), &two, y.clone(), "reaches far beyond"),
             (conv(odd, 1, &[]), &two, y.clone(), "expected a multiple of 5 taps"),
             (conv(WINDOW, 1, &[]), &[blocks.clone()], y.clone(), "1 operands, expected 2 or more"),
@@ -389,4 +391,104 @@ fn a_loop_in_a_loop_is_refused() {
         .push(Node { inputs: vec![Outlet { node: 0, slot: 0 }, Outlet { node: 1, slot: 0 }], ..node });
     let e = verdict(&graph).unwrap_err();
     assert!(e.contains("body 0: node 4 (\"node\", Scan): body 0 of 0"), "{e}");
+}
+
+#[test]
+fn dense() {
+    let with = |weight, outer, outer_stride, inner, inner_stride, bias, residual| Op::Dense {
+        weight: WeightId(weight),
+        rows: RowStrides { outer, outer_stride, inner, inner_stride },
+        bias,
+        residual,
+        activation: Activation::Gelu,
+    };
+    let op = |outer, outer_stride, inner, inner_stride| {
+        with(4, outer, outer_stride, inner, inner_stride, true, true)
+    };
+    // Overlapping rows: 0, 2 and 4, then 8, 10 and 12, each 6 values long.
+    let (x, bias, y) = (Fact::f32(&[2, 9]), Fact::f32(&[20]), Fact::f32(&[2, 3, 20]));
+    let all = [x.clone(), bias.clone(), y.clone()];
+    let large = 1 << 60;
+    rule(
+        (op(2, 8, 3, 2), &all, y.clone()),
+        &[
+            (op(2, 9, 3, 2), &all, y.clone(), "reach outside"),
+            (op(2, 8, 3, 3), &all, y.clone(), "reach outside"),
+            (op(0, 8, 3, 2), &all, y.clone(), "reach outside"),
+            (op(2, 8, 0, 2), &all, y.clone(), "reach outside"),
+            (op(large, 32, 1, 0), &all, y.clone(), "reach outside"),
+            (op(1, 0, 17, large), &all, y.clone(), "reach outside"),
+            (op(2, usize::MAX, 3, 2), &all, y.clone(), "reach outside"),
+            (op(large, 0, large, 0), &all, y.clone(), "expected the 20 columns"),
+            (op(1, 0, 3, 2), &all, y.clone(), "expected the 20 columns"),
+            (op(2, 8, 3, 2), &all, Fact::f32(&[7, 20]), "expected the 20 columns"),
+            (op(2, 8, 3, 2), &all, IDS(&[6, 20]), "expected f32"),
+            (op(2, 8, 3, 2), &[IDS(&[2, 9]), bias.clone(), y.clone()], y.clone(), "expected f32"),
+            (op(2, 8, 3, 2), &[x.clone(), Fact::f32(&[19]), y.clone()], y.clone(), "expected 20 values"),
+            (op(2, 8, 3, 2), &[x.clone(), bias.clone(), Fact::f32(&[6, 20])], y.clone(), "a residual of"),
+            (op(2, 8, 3, 2), &[x.clone(), bias.clone()], y.clone(), "2 operands, expected 3"),
+            (with(4, 2, 8, 3, 2, false, false), &all, y.clone(), "3 operands, expected 1"),
+            (with(0, 2, 8, 3, 2, true, true), &all, y.clone(), "expected panels"),
+            (with(5, 2, 8, 3, 2, true, true), &all, y.clone(), "r=16"),
+            (with(9, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 9 of a table of 6"),
+        ],
+    );
+    let plain = with(4, 1, 0, 3, 6, false, false);
+    rule(
+        (plain.clone(), &[x.clone()], Fact::f32(&[3, 20])),
+        &[(plain, &[Fact::f32(&[17])], Fact::f32(&[3, 20]), "reach outside")],
+    );
+}
+
+#[test]
+fn attention() {
+    let op = |batch, heads, queries, keys| Op::Attention { batch, heads, queries, keys, scale: 0.5 };
+    let (q, k, v) = (Fact::f32(&[2, 5, 12]), Fact::f32(&[2, 7, 3, 4]), Fact::f32(&[14, 48]));
+    let (mask, y) = (Fact::f32(&[2, 1, 5, 7]), Fact::f32(&[2, 5, 48]));
+    let all = [q.clone(), k.clone(), v.clone(), mask.clone()];
+    let with_mask = |shape: &[usize]| [q.clone(), k.clone(), v.clone(), Fact::f32(shape)];
+    rule(
+        (op(2, 3, 5, 7), &all, y.clone()),
+        &[
+            (op(0, 3, 5, 7), &all, y.clone(), "expected the values of"),
+            (op(2, 0, 5, 7), &all, y.clone(), "expected the values of"),
+            (op(1 << 40, 3, 1 << 40, 7), &all, y.clone(), "expected the values of"),
+            (op(2, 3, 4, 7), &all, y.clone(), "expected two pairs"),
+            (op(2, 3, 5, 8), &all, y.clone(), "expected the values of"),
+            (op(2, 6, 5, 7), &all, y.clone(), "multiples of 16"),
+            (op(2, 1, 5, 7), &[q.clone(), Fact::f32(&[14, 13]), v.clone()], y.clone(), "heads of 12 and 13"),
+            (op(2, 3, 5, 7), &all, Fact::f32(&[2, 5, 96]), "of 16 and 32"),
+            (op(2, 3, 5, 7), &all, Fact::f32(&[2, 5, 47]), "expected the values of"),
+            (op(2, 3, 5, 7), &with_mask(&[2, 2, 5, 7]), y.clone(), "a mask of"),
+            (op(2, 3, 5, 7), &with_mask(&[2, 1, 5, 1]), y.clone(), "a mask of"),
+            (op(2, 3, 5, 7), &with_mask(&[1, 5, 7]), y.clone(), "a mask of"),
+            (
+                op(2, 3, 5, 7),
+                &[q.clone(), k.clone(), v.clone(), IDS(&[2, 1, 5, 7])],
+                y.clone(),
+                "expected f32",
+            ),
+            (op(2, 3, 5, 7), &[q.clone(), k.clone()], y.clone(), "2 operands, expected 3 or 4"),
+            (op(2, 3, 5, 7), &[q.clone(), IDS(&[2, 7, 12]), v.clone()], y.clone(), "expected f32"),
+        ],
+    );
+    rule((op(2, 3, 5, 7), &[q, k, v], Fact::f32(&[480])), &[]);
+}
+
+#[test]
+fn layer_norm() {
+    let op = Op::LayerNorm { epsilon: 1e-5 };
+    let (x, row) = (Fact::f32(&[2, 6]), Fact::f32(&[1, 6]));
+    let scalar = Fact::f32(&[]);
+    rule(
+        (op.clone(), &[x.clone(), row.clone(), row.clone()], x.clone()),
+        &[
+            (op.clone(), &[x.clone(), Fact::f32(&[5]), row.clone()], x.clone(), "expected 6 values each"),
+            (op.clone(), &[x.clone(), row.clone(), Fact::f32(&[12])], x.clone(), "expected 6 values each"),
+            (op.clone(), &[x.clone(), row.clone(), row.clone()], Fact::f32(&[12]), "gives Tensor"),
+            (op.clone(), &[scalar.clone(), row.clone(), row.clone()], scalar, "expected rows"),
+            (op.clone(), &[x.clone(), row.clone()], x.clone(), "2 operands, expected 3"),
+            (op, &[x.clone(), row, IDS(&[6])], x, "expected f32"),
+        ],
+    );
 }
