@@ -241,7 +241,6 @@ impl Job<'_> {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the innermost loops check nothing")]
 mod avx2 {
-    use super::super::activation::Activation;
     use super::super::vector;
     use super::{Depth, HEIGHT, Job, WIDTH};
     use std::arch::x86_64::*;
@@ -408,25 +407,15 @@ mod avx2 {
                             let [low, high] = read(residual.as_ptr().add(place), columns[p]);
                             sums[p] = [_mm256_add_ps(sums[p][0], low), _mm256_add_ps(sums[p][1], high)];
                         }
-                        sums[p] = activate(job.tail.activation, sums[p]);
+                        let activation = job.tail.activation;
+                        sums[p] = [
+                            vector::activate(activation, sums[p][0]),
+                            vector::activate(activation, sums[p][1]),
+                        ];
                     }
                     write(job.out.0.add(place), columns[p], sums[p]);
                 }
             }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn activate(activation: Activation, x: [__m256; 2]) -> [__m256; 2] {
-        match activation {
-            Activation::Identity => x,
-            Activation::Relu => {
-                [_mm256_max_ps(x[0], _mm256_setzero_ps()), _mm256_max_ps(x[1], _mm256_setzero_ps())]
-            }
-            Activation::Gelu => [vector::gelu(x[0]), vector::gelu(x[1])],
-            Activation::GeluTanh => [vector::gelu_tanh(x[0]), vector::gelu_tanh(x[1])],
-            Activation::Silu => [vector::silu(x[0]), vector::silu(x[1])],
         }
     }
 
