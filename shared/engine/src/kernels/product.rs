@@ -241,6 +241,7 @@ impl Job<'_> {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the innermost loops check nothing")]
 mod avx2 {
+    use super::super::activation::Activation;
     use super::super::vector;
     use super::{Depth, HEIGHT, Job, WIDTH};
     use std::arch::x86_64::*;
@@ -399,23 +400,39 @@ mod avx2 {
                 step!(d);
                 d += 1;
             }
-            for (sums, place) in sums.iter_mut().zip(places) {
+            for (sums, place) in sums.iter().zip(places) {
                 for p in 0..PANELS {
-                    let place = place + p * WIDTH;
-                    if depth.last {
-                        if let Some(residual) = job.tail.residual {
-                            let [low, high] = read(residual.as_ptr().add(place), columns[p]);
-                            sums[p] = [_mm256_add_ps(sums[p][0], low), _mm256_add_ps(sums[p][1], high)];
-                        }
-                        let activation = job.tail.activation;
-                        sums[p] = [
-                            vector::activate(activation, sums[p][0]),
-                            vector::activate(activation, sums[p][1]),
-                        ];
-                    }
-                    write(job.out.0.add(place), columns[p], sums[p]);
+                    write(job.out.0.add(place + p * WIDTH), columns[p], sums[p]);
                 }
             }
+            if depth.last && (job.tail.residual.is_some() || job.tail.activation != Activation::Identity) {
+                for place in places {
+                    for p in 0..PANELS {
+                        finish(job, place + p * WIDTH, columns[p]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The residual and the activation of up to 16 sums, which are still in the nearest cache. A function of its own:
+    /// the sums of a tile stay in registers only as long as nothing else needs them.
+    ///
+    /// # Safety
+    /// As for [`block`]; `columns` values from `place` on belong to the tile.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline(never)]
+    unsafe fn finish(job: &Job<'_>, place: usize, columns: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            let [mut low, mut high] = read(job.out.0.add(place), columns);
+            if let Some(residual) = job.tail.residual {
+                let more = read(residual.as_ptr().add(place), columns);
+                (low, high) = (_mm256_add_ps(low, more[0]), _mm256_add_ps(high, more[1]));
+            }
+            let activation = job.tail.activation;
+            let values = [vector::activate(activation, low), vector::activate(activation, high)];
+            write(job.out.0.add(place), columns, values);
         }
     }
 

@@ -39,7 +39,12 @@ impl EvalOp for OneHotRows {
         let mut plain = output.try_as_plain_ram_mut()?;
         let out = plain.as_slice_mut::<f32>()?;
         let columns = bias.len();
-        ensure!(columns > 0 && out.len() == indices.len() * columns, "{} indices for {:?}", indices.len(), self.shape);
+        ensure!(
+            columns > 0 && out.len() == indices.len() * columns,
+            "{} indices for {:?}",
+            indices.len(),
+            self.shape
+        );
         let zeros = vec![0.0; columns];
         let write = |index: Option<usize>, out: &mut [f32]| {
             let row = index.and_then(|i| table.get(i * columns..)?.get(..columns)).unwrap_or(&zeros);
@@ -49,10 +54,12 @@ impl EvalOp for OneHotRows {
         let rows = out.chunks_exact_mut(columns);
         match indices.datum_type() {
             DatumType::I64 => {
-                rows.zip(indices.as_slice::<i64>()?).for_each(|(out, i)| write(usize::try_from(*i).ok(), out));
+                rows.zip(indices.as_slice::<i64>()?)
+                    .for_each(|(out, i)| write(usize::try_from(*i).ok(), out));
             }
             DatumType::I32 => {
-                rows.zip(indices.as_slice::<i32>()?).for_each(|(out, i)| write(usize::try_from(*i).ok(), out));
+                rows.zip(indices.as_slice::<i32>()?)
+                    .for_each(|(out, i)| write(usize::try_from(*i).ok(), out));
             }
             other => bail!("indices of {other:?}"),
         }

@@ -11,10 +11,16 @@ use tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_core::ops::nn::DataFormat;
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(conv) = node.op_as::<Conv>().filter(|c| c.q_params.is_none() && c.group == 1) else { return Ok(None) };
+    let Some(conv) = node.op_as::<Conv>().filter(|c| c.q_params.is_none() && c.group == 1) else {
+        return Ok(None);
+    };
     let [x, kernel, bias] = *node.inputs.as_slice() else { return Ok(None) };
-    let (Some(x_shape), Some(shape)) = (floats(model, x)?, floats(model, node.id.into())?) else { return Ok(None) };
-    let (Some(weight), Some(offsets)) = (constant(model, kernel), constant(model, bias)) else { return Ok(None) };
+    let (Some(x_shape), Some(shape)) = (floats(model, x)?, floats(model, node.id.into())?) else {
+        return Ok(None);
+    };
+    let (Some(weight), Some(offsets)) = (constant(model, kernel), constant(model, bias)) else {
+        return Ok(None);
+    };
     let Some(Windows { rows, pads, columns }) = windows(conv, &x_shape, &shape) else { return Ok(None) };
     // `[O, I, k]` to `[k, I, O]`.
     let order = match conv.kernel_fmt {

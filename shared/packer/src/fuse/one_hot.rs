@@ -5,9 +5,9 @@ use super::ops::OneHotRows;
 use super::shape::{constant, floats, letters, only_taker, other_operand, unnamed};
 use glowplug_pack::plan::Activation;
 use tract_core::internal::*;
+use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::konst::Const;
-use tract_core::ops::binary::TypedBinOp;
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(([x, w, out], extents)) = letters(model, node)? else { return Ok(None) };
@@ -21,7 +21,8 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let Some(taker) = only_taker(model, node) else { return Ok(None) };
     let Some(bias) = other_operand(taker, "Add", node.id.into()) else { return Ok(None) };
     let Some(shape) = floats(model, taker.id.into())? else { return Ok(None) };
-    let is_bias = constant(model, bias).is_some_and(|b| b.len() == columns && b.shape().last() == Some(&columns));
+    let is_bias =
+        constant(model, bias).is_some_and(|b| b.len() == columns && b.shape().last() == Some(&columns));
     if !is_bias || shape.last() != Some(&columns) || floats(model, node.id.into())?.as_ref() != Some(&shape) {
         return Ok(None);
     }

@@ -99,7 +99,12 @@ pub(super) fn layer_norm(inputs: &[&Fact], output: &Fact) -> Checked {
     gives(output, inputs[0])
 }
 
-pub(super) fn one_hot_rows(context: &Context<'_>, table: WeightId, inputs: &[&Fact], output: &Fact) -> Checked {
+pub(super) fn one_hot_rows(
+    context: &Context<'_>,
+    table: WeightId,
+    inputs: &[&Fact],
+    output: &Fact,
+) -> Checked {
     let [indices, bias] = operands(inputs)?;
     let (dtype, indices) = tensor(indices)?;
     if !matches!(dtype, Dtype::I64 | Dtype::I32) {
