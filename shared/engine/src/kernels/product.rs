@@ -18,7 +18,7 @@ const HEIGHT: usize = 6;
 /// The most depth that is gone through at once: 24 KiB of a panel.
 const MOST_DEPTH: usize = 384;
 /// The most rows that are gone through at once.
-const MOST_ROWS: usize = 192;
+pub(crate) const MOST_ROWS: usize = 192;
 /// Products of fewer multiplications are not worth a second thread.
 const SHARED_FROM: usize = 1 << 20;
 /// The most pieces that a product is shared out in.
