@@ -407,8 +407,8 @@ mod avx2 {
             }
             if depth.last && (job.tail.residual.is_some() || job.tail.activation != Activation::Identity) {
                 for place in places {
-                    for p in 0..PANELS {
-                        finish(job, place + p * WIDTH, columns[p]);
+                    for (p, columns) in columns.iter().enumerate() {
+                        finish(job, place + p * WIDTH, *columns);
                     }
                 }
             }

@@ -89,9 +89,12 @@ fn source(at: usize, before: usize, extent: usize, mode: PadMode) -> Option<usiz
 mod tests {
     use super::*;
 
+    /// A shape, and the pads of each axis.
+    type Case = (&'static [usize], &'static [(usize, usize)]);
+
     #[test]
     fn every_position_is_what_the_definition_says() {
-        let shapes: [(&[usize], &[(usize, usize)]); 6] = [
+        let shapes: [Case; 6] = [
             (&[5], &[(0, 0)]),
             (&[5], &[(2, 4)]),
             (&[2, 3, 4], &[(0, 0), (2, 1), (0, 0)]),
