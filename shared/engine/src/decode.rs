@@ -4,10 +4,12 @@ pub(crate) mod names;
 
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
+use crate::kernels::columns::Reduction;
 use crate::ops::{
     Attention, BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, Dense,
-    DenseWeight, DepthwiseConv, DirectConv, Filters, GatherAxis, GatherRows, Im2col, LayerNorm, PerChannel,
-    PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, Scan, UnblockChannels, Upsample,
+    DenseWeight, DepthwiseConv, DirectConv, Filters, GatherAxis, GatherRows, Im2col, LayerNorm, OneHotRows,
+    Pad, PerChannel, PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, ReduceColumns, Scan,
+    UnblockChannels, Upsample,
 };
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
@@ -17,14 +19,14 @@ use glowplug_pack::plan::{
     PlanGraph, Reducer, ScanInput, Share, Step, Window, fact_of,
 };
 use glowplug_pack::{Form, Pack, PackError, Region, WeightId};
-use names::{activation, binary, comparison, find_kernel, kernel_op, pad_mode, reducer, unary};
+use names::{activation, binary, comparison, find_kernel, kernel_op, reducer, unary};
 use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
     AxesMapping, AxisOp, DatumType, InletId, OutletId, TVec, Tensor, ToDim, TractResult, TypedFact,
     TypedModel, TypedOp, bail, ensure, tensor0,
 };
-use tract_core::ops::array::{Gather, MultiBroadcastTo, Pad, Slice, TypedConcat};
+use tract_core::ops::array::{Gather, MultiBroadcastTo, Slice, TypedConcat};
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::change_axes::IntoShape;
@@ -213,9 +215,10 @@ impl Decoder<'_> {
                 let reducer = if *r == Reducer::Sum { PlaneReducer::Sum } else { PlaneReducer::Max };
                 Box::new(PlaneReduce { reducer, shape: tensor_shape(output)?.to_vec() })
             }
-            Op::Reduce { axes, reducer: r } => {
-                Box::new(Reduce { axes: axes.iter().copied().collect(), reducer: reducer(*r) })
-            }
+            Op::Reduce { axes, reducer: r } => match columns(axes, *r, inputs)? {
+                Some(columns) => Box::new(columns),
+                None => Box::new(Reduce { axes: axes.iter().copied().collect(), reducer: reducer(*r) }),
+            },
             Op::Softmax { axes } => Box::new(Softmax {
                 axes: axes.iter().copied().collect(),
                 quant_output_dt: None,
@@ -236,7 +239,7 @@ impl Decoder<'_> {
                 Box::new(Downsample::new(*axis, isize::try_from(*step)?, *start))
             }
             Op::Concat { axis } => Box::new(TypedConcat::new(*axis)),
-            Op::Pad { pads, mode } => Box::new(Pad { pads: pads.clone(), mode: pad_mode(*mode) }),
+            Op::Pad { pads, mode } => Box::new(Pad { pads: pads.clone(), mode: *mode }),
             Op::Upsample { scales } => match Upsample::new(scales, first(inputs)?, tensor_shape(output)?) {
                 Some(own) => Box::new(own),
                 None => Box::new(NearestUpsample { scales: scales.iter().copied().collect() }),
@@ -256,6 +259,12 @@ impl Decoder<'_> {
                 extents: [*batch, *queries, *keys],
                 shape: tensor_shape(output)?.to_vec(),
                 mask: inputs.get(3).map(|mask| mask_steps(mask)).transpose()?,
+            }),
+            Op::OneHotRows { table, activation: a } => Box::new(OneHotRows {
+                region: self.region.clone(),
+                table: self.pack.weight_range(*table)?,
+                activation: activation(*a),
+                shape: tensor_shape(output)?.to_vec(),
             }),
             Op::LayerNorm { epsilon } => Box::new(LayerNorm { epsilon: *epsilon }),
             Op::LstmCell => match tensor_shape(output)? {
@@ -440,6 +449,20 @@ fn image(inputs: &[&Fact]) -> TractResult<[usize; 4]> {
         [x, ..] => nchw(tensor_shape(x)?),
         [] => bail!("no operand"),
     }
+}
+
+/// The reduction of whole rows, where the axis is one and values that stay lie behind it.
+fn columns(axes: &[usize], reducer: Reducer, inputs: &[&Fact]) -> TractResult<Option<ReduceColumns>> {
+    let ([axis], Some(x)) = (axes, inputs.first()) else { return Ok(None) };
+    let reduction = match reducer {
+        Reducer::Sum => Reduction::Sum,
+        Reducer::Max => Reduction::Max,
+        Reducer::Min => Reduction::Min,
+        Reducer::MeanOfSquares => Reduction::MeanOfSquares,
+        Reducer::Prod | Reducer::ArgMax | Reducer::ArgMin => return Ok(None),
+    };
+    let behind = tensor_shape(x)?.iter().skip(axis + 1).product::<usize>();
+    Ok((behind > 1).then_some(ReduceColumns { axis: *axis, reduction }))
 }
 
 /// From one position of a mask to the next along `batch, heads, queries`.

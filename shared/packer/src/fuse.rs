@@ -6,7 +6,9 @@
 
 mod activation;
 mod attention;
+mod conv;
 mod layer_norm;
+mod one_hot;
 pub(crate) mod ops;
 mod product;
 mod shape;
@@ -18,7 +20,7 @@ use tract_linalg::isa::{Isa, native};
 type Rule = fn(&TypedModel, &TypedNode) -> TractResult<Option<TypedModelPatch>>;
 
 /// In this order, each until it finds nothing more: products take in what they leave to others.
-const RULES: [Rule; 3] = [attention::rule, product::rule, layer_norm::rule];
+const RULES: [Rule; 5] = [attention::rule, one_hot::rule, product::rule, conv::rule, layer_norm::rule];
 
 /// `model` with its groups replaced. A model for a CPU that has no kernels of ours stays as it is.
 pub(crate) fn fuse(mut model: TypedModel) -> TractResult<TypedModel> {

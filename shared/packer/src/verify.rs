@@ -7,10 +7,12 @@ use glowplug_pack::{Buffer, Dtype, Pack, Region, Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tract_core::internal::*;
-use tract_core::ops::array::Gather;
+use tract_core::ops::array::{Gather, MultiBroadcastTo};
+use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::change_axes::AxisOp;
 use tract_core::ops::element_wise::ElementWiseOp;
+use tract_core::ops::konst::Const;
 use tract_core::ops::nn::{Sigmoid, Softmax};
 
 /// How far an f32 output may be from the reference, relative to the output's largest value.
@@ -129,7 +131,8 @@ fn difference(found: f32, wanted: f32) -> f64 {
     if d.is_nan() { f64::INFINITY } else { d.abs() }
 }
 
-/// How many rows the smallest table has that input `index` chooses from, if it does.
+/// How many rows the smallest table has that input `index` chooses from, if it does: by a Gather, or by a comparison
+/// with each of their numbers, which makes one-hot rows.
 fn index_bound(model: &TypedModel, index: usize) -> Option<usize> {
     let mut waiting = vec![*model.inputs.get(index)?];
     let mut bound: Option<usize> = None;
@@ -139,7 +142,11 @@ fn index_bound(model: &TypedModel, index: usize) -> Option<usize> {
             if let Some(gather) = node.op_as::<Gather>().filter(|_| inlet.slot == 1) {
                 let rows = model.outlet_fact(node.inputs[0]).ok()?.shape[gather.axis].to_usize().ok();
                 bound = bound.into_iter().chain(rows).min();
-            } else if node.op_is::<Cast>() || node.op_is::<AxisOp>() {
+            } else if node.op_as::<TypedBinOp>().is_some_and(|op| op.0.name() == "Eq") {
+                let other = model.node(node.inputs[1 - inlet.slot].node);
+                let rows = other.op_as::<Const>().map(|c| c.val().len()).filter(|rows| *rows > 1);
+                bound = bound.into_iter().chain(rows).min();
+            } else if node.op_is::<Cast>() || node.op_is::<AxisOp>() || node.op_is::<MultiBroadcastTo>() {
                 waiting.push(node.id.into());
             }
         }

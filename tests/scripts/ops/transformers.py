@@ -108,3 +108,40 @@ def _(m):
 @case("attention-plain", "Attention Dense")
 def _(m):
     attention(m, 2, 17, 2, 48, keys=33)
+
+
+def channels_last(m, x, channels, kernel, bias=True, **attributes):
+    """A convolution along one axis of `[n, length, channels]`."""
+    columns, rows = channels
+    operands = [m.op("Transpose", [x], perm=[0, 2, 1]), m.w(columns, rows, kernel)] + ([m.w(columns)] if bias else [])
+    return m.op("Transpose", [m.op("Conv", operands, **attributes)], perm=[0, 2, 1])
+
+
+@case("conv-1d-last", "Dense")
+def _(m):
+    x = m.x(1, 40, 6)
+    m.give("Identity", [channels_last(m, x, (24, 6), 5)])
+    m.give("Identity", [gelu_tanh(m, channels_last(m, x, (20, 6), 4, strides=[3]))])
+
+
+@case("conv-1d-last-pads", "Dense Pad")
+def _(m):
+    x = m.x(3, 9, 10)
+    m.give("Relu", [channels_last(m, x, (16, 10), 3, pads=[1, 1])])
+    m.give("Identity", [channels_last(m, x, (16, 10), 4, pads=[2, 0], strides=[2], bias=False)])
+
+
+@case("one-hot", "OneHotRows")
+def _(m):
+    ids = m.feed("ids", np.array([[0, 1, 6, 7, 11, 12], [-1, 3, 3, 500, 2, 10]], np.int32))
+    numbers = m.weight("numbers", np.arange(12, dtype=np.int32))
+    rows = m.op("Equal", [m.op("Unsqueeze", [ids, m.weight("axes", np.array([2]))]), numbers])
+    product = m.op("MatMul", [m.op("Cast", [rows], to=1), m.w(12, 19)])
+    m.give("Identity", [gelu_tanh(m, m.op("Add", [product, m.w(19)]))])
+
+
+@case("one-hot-plain", "OneHotRows")
+def _(m):
+    ids = m.feed("ids", np.array([5, 0, -7, 2, 6], np.int64))
+    rows = m.op("Equal", [m.weight("numbers", np.arange(6).reshape(1, 6)), m.op("Unsqueeze", [ids, m.weight("axes", np.array([1]))])])
+    m.give("Add", [m.w(8), m.op("MatMul", [m.op("Cast", [rows], to=1), m.w(6, 8)])])

@@ -2,6 +2,7 @@
 //! and in plain Rust, which is what other CPUs run and what the tests hold the vectors to.
 
 pub(crate) mod activation;
+pub(crate) mod columns;
 pub(crate) mod product;
 pub(crate) mod rows;
 #[cfg(target_arch = "x86_64")]

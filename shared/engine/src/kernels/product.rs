@@ -18,7 +18,7 @@ const HEIGHT: usize = 6;
 /// The most depth that is gone through at once: 24 KiB of a panel.
 const MOST_DEPTH: usize = 384;
 /// The most rows that are gone through at once.
-const MOST_ROWS: usize = 192;
+pub(crate) const MOST_ROWS: usize = 192;
 /// Products of fewer multiplications are not worth a second thread.
 const SHARED_FROM: usize = 1 << 20;
 /// The most pieces that a product is shared out in.
@@ -400,33 +400,39 @@ mod avx2 {
                 step!(d);
                 d += 1;
             }
-            for (sums, place) in sums.iter_mut().zip(places) {
+            for (sums, place) in sums.iter().zip(places) {
                 for p in 0..PANELS {
-                    let place = place + p * WIDTH;
-                    if depth.last {
-                        if let Some(residual) = job.tail.residual {
-                            let [low, high] = read(residual.as_ptr().add(place), columns[p]);
-                            sums[p] = [_mm256_add_ps(sums[p][0], low), _mm256_add_ps(sums[p][1], high)];
-                        }
-                        sums[p] = activate(job.tail.activation, sums[p]);
+                    write(job.out.0.add(place + p * WIDTH), columns[p], sums[p]);
+                }
+            }
+            if depth.last && (job.tail.residual.is_some() || job.tail.activation != Activation::Identity) {
+                for place in places {
+                    for (p, columns) in columns.iter().enumerate() {
+                        finish(job, place + p * WIDTH, *columns);
                     }
-                    write(job.out.0.add(place), columns[p], sums[p]);
                 }
             }
         }
     }
 
+    /// The residual and the activation of up to 16 sums, which are still in the nearest cache. A function of its own:
+    /// the sums of a tile stay in registers only as long as nothing else needs them.
+    ///
+    /// # Safety
+    /// As for [`block`]; `columns` values from `place` on belong to the tile.
     #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn activate(activation: Activation, x: [__m256; 2]) -> [__m256; 2] {
-        match activation {
-            Activation::Identity => x,
-            Activation::Relu => {
-                [_mm256_max_ps(x[0], _mm256_setzero_ps()), _mm256_max_ps(x[1], _mm256_setzero_ps())]
+    #[inline(never)]
+    unsafe fn finish(job: &Job<'_>, place: usize, columns: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            let [mut low, mut high] = read(job.out.0.add(place), columns);
+            if let Some(residual) = job.tail.residual {
+                let more = read(residual.as_ptr().add(place), columns);
+                (low, high) = (_mm256_add_ps(low, more[0]), _mm256_add_ps(high, more[1]));
             }
-            Activation::Gelu => [vector::gelu(x[0]), vector::gelu(x[1])],
-            Activation::GeluTanh => [vector::gelu_tanh(x[0]), vector::gelu_tanh(x[1])],
-            Activation::Silu => [vector::silu(x[0]), vector::silu(x[1])],
+            let activation = job.tail.activation;
+            let values = [vector::activate(activation, low), vector::activate(activation, high)];
+            write(job.out.0.add(place), columns, values);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is done to whole rows: normalisation and softmax.
 
+use super::activation::Activation;
 use super::has_avx2;
 
 /// `out = (x - mean) / sqrt(variance + epsilon) * scale + bias`, over the row. All four are equally long.
@@ -26,8 +27,26 @@ pub(crate) fn softmax(row: &mut [f32], scale: f32, mask: Option<&[f32]>) {
     plain::softmax(row, scale, mask);
 }
 
+/// `out = activation(row + bias)`. All three are equally long.
+#[allow(unsafe_code, reason = "vector functions need their instruction sets")]
+pub(crate) fn add_and_activate(row: &[f32], bias: &[f32], activation: Activation, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the CPU has them.
+        unsafe { avx2::add_and_activate(row, bias, activation, out) };
+        return;
+    }
+    plain::add_and_activate(row, bias, activation, out);
+}
+
 mod plain {
-    use super::super::activation::exp;
+    use super::super::activation::{Activation, exp};
+
+    pub(super) fn add_and_activate(row: &[f32], bias: &[f32], activation: Activation, out: &mut [f32]) {
+        for ((out, x), bias) in out.iter_mut().zip(row).zip(bias) {
+            *out = activation.of(x + bias);
+        }
+    }
 
     #[allow(clippy::cast_precision_loss, reason = "rows are far shorter than 2^24")]
     pub(super) fn layer_norm(x: &[f32], scale: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -57,6 +76,7 @@ mod plain {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use super::super::activation::Activation;
     use super::super::vector::{self, LANES, load, load_part, store, store_part};
     use std::arch::x86_64::*;
 
@@ -87,6 +107,17 @@ mod avx2 {
         }
         let apart = _mm256_mul_ps(_mm256_sub_ps(load_part(part, mean), means), factor);
         store_part(out, _mm256_fmadd_ps(apart, load_part(scale, 0.0), load_part(bias, 0.0)));
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn add_and_activate(row: &[f32], bias: &[f32], activation: Activation, out: &mut [f32]) {
+        let ((rows, row), (biases, bias)) = (row.as_chunks::<LANES>(), bias.as_chunks::<LANES>());
+        let (outs, out) = out.as_chunks_mut::<LANES>();
+        for ((x, bias), out) in rows.iter().zip(biases).zip(outs) {
+            store(out, vector::activate(activation, _mm256_add_ps(load(x), load(bias))));
+        }
+        let last = _mm256_add_ps(load_part(row, 0.0), load_part(bias, 0.0));
+        store_part(out, vector::activate(activation, last));
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -166,6 +197,19 @@ mod tests {
         let mut out = [0.0; 2];
         layer_norm(&[1.0, 3.0], &[2.0, 2.0], &[10.0, 20.0], 0.0, &mut out);
         assert_eq!(out, [8.0, 22.0]);
+    }
+
+    #[test]
+    fn rows_of_any_length_are_activated_as_plain_code_does() {
+        for n in (1..40).chain([257]) {
+            let (row, bias) = (numbers(n, 6), numbers(n, 7));
+            for activation in [Activation::Identity, Activation::Relu, Activation::GeluTanh] {
+                let (mut found, mut wanted) = (vec![0.0; n], vec![0.0; n]);
+                add_and_activate(&row, &bias, activation, &mut found);
+                plain::add_and_activate(&row, &bias, activation, &mut wanted);
+                assert_close(&found, &wanted, &format!("{activation:?} of {n} values"));
+            }
+        }
     }
 
     #[test]

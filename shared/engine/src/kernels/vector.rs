@@ -1,5 +1,6 @@
 //! Eight floats at a time.
 
+use super::activation::Activation;
 use super::activation::{ERF_DENOMINATOR, ERF_LIMIT, ERF_NUMERATOR, EXP_LIMITS, EXP_SERIES, GELU_TANH, LN2};
 use std::arch::x86_64::*;
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
@@ -119,4 +120,17 @@ pub(super) fn silu(x: __m256) -> __m256 {
 fn sigmoid_of(x: __m256, y: __m256) -> __m256 {
     let one = _mm256_set1_ps(1.0);
     _mm256_div_ps(x, _mm256_add_ps(one, exp(_mm256_sub_ps(_mm256_setzero_ps(), y))))
+}
+
+/// As [`Activation::of`].
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) fn activate(activation: Activation, x: __m256) -> __m256 {
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu => _mm256_max_ps(x, _mm256_setzero_ps()),
+        Activation::Gelu => gelu(x),
+        Activation::GeluTanh => gelu_tanh(x),
+        Activation::Silu => silu(x),
+    }
 }

@@ -3,7 +3,7 @@
 use super::plan_op;
 use super::window::floats;
 use crate::kernels::activation::Activation;
-use crate::kernels::product::{Panels, Rows, Tail, WIDTH, product};
+use crate::kernels::product::{MOST_ROWS, Panels, Rows, Tail, WIDTH, product};
 use crate::panels::{deadline, has_helpers};
 use glowplug_pack::Region;
 use glowplug_pack::plan::RowStrides;
@@ -60,8 +60,9 @@ impl EvalOp for Dense {
         let w = &self.weight;
         ensure!(out.len() == rows.count() * w.columns, "{} rows for {:?}", rows.count(), self.shape);
         let panels = w.columns.div_ceil(WIDTH);
-        // Helpers know no deadline: the executor waited for all of it already.
-        let at_once = if has_helpers() { panels } else { PANELS_AT_ONCE };
+        // Helpers know no deadline: the executor waited for all of it already. Many rows are better gone through once,
+        // and take so long that the weight is there anyway.
+        let at_once = if has_helpers() || rows.count() > MOST_ROWS { panels } else { PANELS_AT_ONCE };
         let panel_bytes = w.panel_bytes as u64;
         for first in (0..panels).step_by(at_once) {
             let end = panels.min(first + at_once);

@@ -256,6 +256,14 @@ pub enum Op {
         /// The factor of the scores.
         scale: f32,
     },
+    /// Rows of a weight by their numbers, for those that have one: `activation(table[i] + bias)`, and of a number that
+    /// is no row's, `activation(bias)`. That is a product of one-hot rows. Operands are `indices`, i64 or i32, and `bias`.
+    OneHotRows {
+        /// A plain weight `[rows, columns]`.
+        table: WeightId,
+        /// What is done to each sum.
+        activation: Activation,
+    },
     /// ONNX LayerNormalization over the last axis: `x`, `scale` and `bias`.
     LayerNorm {
         /// The constant that keeps the root from 0.
@@ -300,6 +308,7 @@ wire_enum!(Op {
     40 => Dense { weight, rows, bias, residual, activation },
     41 => Attention { batch, heads, queries, keys, scale },
     42 => LayerNorm { epsilon },
+    43 => OneHotRows { table, activation },
 });
 
 impl Op {
@@ -312,6 +321,7 @@ impl Op {
             | Op::BlockedConv { kernel: id, .. }
             | Op::BlockedDepthwiseConv { kernel: id, .. }
             | Op::GatherRows { table: id }
+            | Op::OneHotRows { table: id, .. }
             | Op::Dense { weight: id, .. } => vec![id],
             Op::Panels { weights } => weights.iter_mut().collect(),
             Op::MatMul { a, b, .. } => [a, b].into_iter().filter_map(Operand::weight_mut).collect(),
@@ -360,6 +370,7 @@ impl Op {
             Op::Dense { .. } => "Dense",
             Op::Attention { .. } => "Attention",
             Op::LayerNorm { .. } => "LayerNorm",
+            Op::OneHotRows { .. } => "OneHotRows",
         }
     }
 }

@@ -123,6 +123,7 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
             dense::attention([*batch, *heads, *queries, *keys], inputs, output)
         }
         Op::LayerNorm { .. } => dense::layer_norm(inputs, output),
+        Op::OneHotRows { table, .. } => dense::one_hot_rows(context, *table, inputs, output),
         Op::LstmCell | Op::Scan { .. } => Err("1 output, expected another number".into()),
     }
 }

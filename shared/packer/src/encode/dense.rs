@@ -2,7 +2,7 @@
 
 use super::ops::same;
 use super::{Encoded, Encoder};
-use crate::fuse::ops::{Attention, Dense, LayerNorm};
+use crate::fuse::ops::{Attention, Dense, LayerNorm, OneHotRows};
 use glowplug_pack::plan::Op;
 use glowplug_pack::{Dtype, Form, Place, WeightId};
 use tract_core::internal::*;
@@ -27,6 +27,13 @@ pub(super) fn attention<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<
 
 pub(super) fn layer_norm<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<LayerNorm>().map(|o| Ok(same(node, Op::LayerNorm { epsilon: o.epsilon })))
+}
+
+pub(super) fn one_hot_rows<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
+    node.op_as::<OneHotRows>().map(|o| {
+        let table = e.plain_weight(&o.table_name, &o.table, Place::Blobs)?;
+        Ok(same(node, Op::OneHotRows { table, activation: o.activation }))
+    })
 }
 
 impl Encoder<'_> {

@@ -54,6 +54,7 @@ pub(super) const ROWS: &[Row] = &[
     dense::dense,
     dense::attention,
     dense::layer_norm,
+    dense::one_hot_rows,
 ];
 
 /// The same operands as tract's node.

@@ -65,3 +65,14 @@ pub(crate) struct LayerNorm {
 }
 impl Eq for LayerNorm {}
 group!(LayerNorm);
+
+/// See the plan's operator of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OneHotRows {
+    /// `[rows, columns]`.
+    pub(crate) table: Arc<Tensor>,
+    pub(crate) table_name: String,
+    pub(crate) activation: Activation,
+    pub(crate) shape: TVec<usize>,
+}
+group!(OneHotRows);

@@ -7,7 +7,7 @@ use glowplug_pack::plan::{Activation, RowStrides};
 use tract_core::internal::*;
 
 /// Products of fewer columns waste most of a panel.
-const FEWEST_COLUMNS: usize = 8;
+pub(super) const FEWEST_COLUMNS: usize = 8;
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(product) = product(model, node)? else { return Ok(None) };

@@ -2,7 +2,7 @@
 
 use super::super::validate::Context;
 use super::super::{Fact, PanelFormat, RowStrides};
-use super::{Checked, f32, gives, operands};
+use super::{Checked, f32, gives, operands, tensor};
 use crate::dtype::Dtype;
 use crate::tensor::element_count;
 use crate::weights::WeightId;
@@ -97,4 +97,28 @@ pub(super) fn layer_norm(inputs: &[&Fact], output: &Fact) -> Checked {
         return Err(format!("scale of {scale:?} and bias of {bias:?}, expected {n} values each"));
     }
     gives(output, inputs[0])
+}
+
+pub(super) fn one_hot_rows(
+    context: &Context<'_>,
+    table: WeightId,
+    inputs: &[&Fact],
+    output: &Fact,
+) -> Checked {
+    let [indices, bias] = operands(inputs)?;
+    let (dtype, indices) = tensor(indices)?;
+    if !matches!(dtype, Dtype::I64 | Dtype::I32) {
+        return Err(format!("indices of {dtype}, expected i64 or i32"));
+    }
+    let (Dtype::F32, [_, columns]) = context.plain(table)? else {
+        return Err(format!("weight {} is no matrix of f32", table.0));
+    };
+    if element_count(f32(bias)?) != Some(*columns) {
+        return Err(format!("a bias of {bias:?}, expected {columns} values"));
+    }
+    let values = element_count(indices).and_then(|n| n.checked_mul(*columns));
+    if values.is_none() || element_count(f32(output)?) != values {
+        return Err(format!("gives {output:?}, expected {columns} columns for each of {indices:?}"));
+    }
+    Ok(())
 }

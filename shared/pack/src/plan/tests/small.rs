@@ -45,6 +45,7 @@ fn weights() -> Vec<Weight> {
         weight("low", Form::Panels { dtype: Dtype::F32, k: 12, mn: 20, r: 8, panel_bytes: 1024 }),
         weight("matrix", Form::Panels { dtype: Dtype::F32, k: 6, mn: 20, r: 16, panel_bytes: 512 }),
         weight("narrow", Form::Panels { dtype: Dtype::F32, k: 6, mn: 20, r: 8, panel_bytes: 512 }),
+        weight("table", Form::Plain { dtype: Dtype::F32, shape: vec![7, 3] }),
     ]
 }
 
@@ -133,7 +134,7 @@ fn convolutions_in_blocks() {
             (conv(WINDOW, 0, &[]), &two, y.clone(), "expected panels"),
             (conv(WINDOW, 2, &[]), &two, y.clone(), "panel_bytes at least 768"),
             (conv(WINDOW, 3, &[]), &two, y.clone(), "r=16"),
-            (conv(WINDOW, 9, &[]), &two, y.clone(), "weight 9 of a table of 6"),
+            (conv(WINDOW, 9, &[]), &two, y.clone(), "weight 9 of a table of 7"),
             (conv(far, 1, &[]), &two, y.clone(), "reaches far beyond"),
             (conv(odd, 1, &[]), &two, y.clone(), "expected a multiple of 5 taps"),
             (conv(WINDOW, 1, &[]), &[blocks.clone()], y.clone(), "1 operands, expected 2 or more"),
@@ -430,13 +431,33 @@ fn dense() {
             (with(4, 2, 8, 3, 2, false, false), &all, y.clone(), "3 operands, expected 1"),
             (with(0, 2, 8, 3, 2, true, true), &all, y.clone(), "expected panels"),
             (with(5, 2, 8, 3, 2, true, true), &all, y.clone(), "r=16"),
-            (with(9, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 9 of a table of 6"),
+            (with(9, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 9 of a table of 7"),
         ],
     );
     let plain = with(4, 1, 0, 3, 6, false, false);
     rule(
         (plain.clone(), &[x.clone()], Fact::f32(&[3, 20])),
         &[(plain, &[Fact::f32(&[17])], Fact::f32(&[3, 20]), "reach outside")],
+    );
+}
+
+#[test]
+fn one_hot_rows() {
+    let op = |table| Op::OneHotRows { table: WeightId(table), activation: Activation::Relu };
+    let (ids, bias, y) = (IDS(&[2, 3]), Fact::f32(&[1, 3]), Fact::f32(&[2, 3, 3]));
+    let narrow = Fact::Tensor { dtype: Dtype::I32, shape: vec![6, 1] };
+    rule((op(6), &[narrow, bias.clone()], Fact::f32(&[18])), &[]);
+    rule(
+        (op(6), &[ids.clone(), bias.clone()], y.clone()),
+        &[
+            (op(0), &[ids.clone(), bias.clone()], y.clone(), "no matrix of f32"),
+            (op(4), &[ids.clone(), bias.clone()], y.clone(), "expected it plain"),
+            (op(9), &[ids.clone(), bias.clone()], y.clone(), "weight 9 of a table of 7"),
+            (op(6), &[Fact::f32(&[2, 3]), bias.clone()], y.clone(), "expected i64 or i32"),
+            (op(6), &[ids.clone(), Fact::f32(&[4])], y.clone(), "expected 3 values"),
+            (op(6), &[ids.clone(), bias], Fact::f32(&[2, 3, 4]), "expected 3 columns"),
+            (op(6), &[ids], y, "1 operands, expected 2"),
+        ],
     );
 }
 

@@ -1,0 +1,115 @@
+//! What is done to columns: many rows to one.
+
+use super::has_avx2;
+
+/// How values of a column become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reduction {
+    Sum,
+    Max,
+    Min,
+    MeanOfSquares,
+}
+
+/// Rows that are summed up by themselves, so that many rows lose no more than a few.
+const ROWS_AT_ONCE: usize = 16;
+
+/// The most columns that are gone through at once: their sums stay in the nearest cache.
+const COLUMNS_AT_ONCE: usize = 64;
+
+/// Reduces the rows of `values`, each as long as `out`, into `out`.
+#[allow(unsafe_code, reason = "vector functions need their instruction sets")]
+pub(crate) fn reduce(reduction: Reduction, values: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the CPU has them.
+        unsafe { avx2(reduction, values, out) };
+        return;
+    }
+    plain(reduction, values, out);
+}
+
+/// The same code, compiled for wider vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2(reduction: Reduction, values: &[f32], out: &mut [f32]) {
+    plain(reduction, values, out);
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it takes on the instruction sets of who calls it")]
+fn plain(reduction: Reduction, values: &[f32], out: &mut [f32]) {
+    match reduction {
+        Reduction::Sum => sums(values, out, |x| x),
+        Reduction::MeanOfSquares => {
+            sums(values, out, |x| x * x);
+            #[allow(clippy::cast_precision_loss, reason = "columns are far shorter than 2^24")]
+            let rows = (values.len() / out.len().max(1)) as f32;
+            out.iter_mut().for_each(|x| *x /= rows);
+        }
+        Reduction::Max => extremes(values, out, |a, b| if b > a { b } else { a }),
+        Reduction::Min => extremes(values, out, |a, b| if b < a { b } else { a }),
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it takes on the instruction sets of who calls it")]
+fn sums(values: &[f32], out: &mut [f32], of: impl Fn(f32) -> f32) {
+    out.fill(0.0);
+    let columns = out.len();
+    for block in values.chunks(columns * ROWS_AT_ONCE) {
+        for (at, out) in out.chunks_mut(COLUMNS_AT_ONCE).enumerate() {
+            let mut sums = [0.0; COLUMNS_AT_ONCE];
+            let sums = &mut sums[..out.len()];
+            for row in block.chunks_exact(columns) {
+                let row = &row[at * COLUMNS_AT_ONCE..][..sums.len()];
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += of(*x));
+            }
+            out.iter_mut().zip(&*sums).for_each(|(out, sum)| *out += sum);
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it takes on the instruction sets of who calls it")]
+fn extremes(values: &[f32], out: &mut [f32], better: impl Fn(f32, f32) -> f32) {
+    let mut rows = values.chunks_exact(out.len());
+    if let Some(first) = rows.next() {
+        out.copy_from_slice(first);
+    }
+    for row in rows {
+        out.iter_mut().zip(row).for_each(|(out, x)| *out = better(*out, *x));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_any_shape_are_reduced_as_the_definition_says() {
+        for rows in [1, 2, 15, 16, 17, 100] {
+            for columns in [1, 2, 7, 8, 63, 64, 65, 200] {
+                let value = |i: usize| ((i * 7919) % 1009) as f32 / 8.0 - 60.0;
+                let values: Vec<f32> = (0..rows * columns).map(value).collect();
+                for reduction in [Reduction::Sum, Reduction::Max, Reduction::Min, Reduction::MeanOfSquares] {
+                    let mut found = vec![7.0; columns];
+                    reduce(reduction, &values, &mut found);
+                    for (c, found) in found.iter().enumerate() {
+                        let column = values.iter().skip(c).step_by(columns).map(|x| f64::from(*x));
+                        let wanted = match reduction {
+                            Reduction::Sum => column.sum(),
+                            Reduction::Max => column.fold(f64::MIN, f64::max),
+                            Reduction::Min => column.fold(f64::MAX, f64::min),
+                            Reduction::MeanOfSquares => column.map(|x| x * x).sum::<f64>() / rows as f64,
+                        };
+                        assert!(
+                            (f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs().max(1.0),
+                            "{reduction:?} of {rows} x {columns} at {c}: {found}, expected {wanted}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
