@@ -95,14 +95,14 @@ fn filter_kernel(target: &str) -> Option<Kernel> {
     let kernels = MmmDispatch::native().runnable().iter();
     let fitting = kernels.filter(|k| k.mr() == FILTER_PANEL && k.isa().needs.iter().all(has));
     let fitting = fitting.filter(|k| k.internal_type() == DatumType::F32);
-    let kernel = |k: &Box<dyn MatMatMul>| {
+    let kernel = |k: &dyn MatMatMul| {
         k.packings().iter().enumerate().find_map(|(packing, (a, b))| {
             let (a, b) = (panel_format(&**a).ok()?, panel_format(&**b).ok()?);
             let f32s = a.dtype == Dtype::F32 && b.dtype == Dtype::F32;
             f32s.then(|| Kernel { name: k.name().to_owned(), packing, a, b })
         })
     };
-    fitting.filter_map(kernel).max_by_key(|k| k.b.r)
+    fitting.filter_map(|k| kernel(&**k)).max_by_key(|k| k.b.r)
 }
 
 /// Where weights come from.

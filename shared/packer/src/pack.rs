@@ -194,22 +194,24 @@ struct Planned {
 }
 
 enum Way {
-    Whole(Graphs),
-    ByImage(Batch),
+    Whole(Box<Graphs>),
+    ByImage(Box<Batch>),
 }
 
 impl Planned {
     fn of(imported: &Imported, simplified: TypedModel, by_image: bool) -> Result<Planned, PackerError> {
         let batch = if by_image { Batch::of(imported, &simplified) } else { Ok(None) };
         match batch {
-            Ok(Some(batch)) => Ok(Planned { simplified, way: Way::ByImage(batch), as_a_whole: None }),
+            Ok(Some(batch)) => {
+                Ok(Planned { simplified, way: Way::ByImage(Box::new(batch)), as_a_whole: None })
+            }
             Ok(None) => Planned::whole(simplified, None),
             Err(e) => Planned::whole(simplified, Some(e)),
         }
     }
 
     fn whole(simplified: TypedModel, as_a_whole: Option<PackerError>) -> Result<Planned, PackerError> {
-        let way = Way::Whole(Graphs::of(simplified.clone())?);
+        let way = Way::Whole(Box::new(Graphs::of(simplified.clone())?));
         Ok(Planned { simplified, way, as_a_whole })
     }
 

@@ -186,6 +186,14 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// A value's shape for the batch, and what it is for one image.
+struct Shapes<'a> {
+    whole: &'a [usize],
+    /// In the model for one image.
+    outlet: OutletId,
+    one: &'a [usize],
+}
+
 /// The batch's values among those of one image, by their names.
 struct Matching<'a> {
     whole: &'a TypedModel,
@@ -200,18 +208,18 @@ impl<'a> Matching<'a> {
     }
 
     /// The shapes of a value, for the batch and for one image, where it has the same name in both.
-    fn shapes(&self, outlet: OutletId) -> TractResult<Option<(&[usize], OutletId, &[usize])>> {
+    fn shapes(&self, outlet: OutletId) -> TractResult<Option<Shapes<'_>>> {
         let node = self.whole.node(outlet.node);
         let Some(same) = self.one.get(&*node.name) else { return Ok(None) };
         let Some(one) = same.outputs.get(outlet.slot) else { return Ok(None) };
         let whole = node.outputs[outlet.slot].fact.shape.as_concrete().context("an open shape")?;
         let one = one.fact.shape.as_concrete().context("an open shape")?;
-        Ok(Some((whole, OutletId::new(same.id, outlet.slot), one)))
+        Ok(Some(Shapes { whole, outlet: OutletId::new(same.id, outlet.slot), one }))
     }
 
     /// Errors: a value that is not as many times as large as for one image.
     fn check(&self, outlet: OutletId) -> TractResult<()> {
-        let Some((whole, _, one)) = self.shapes(outlet)? else { return Ok(()) };
+        let Some(Shapes { whole, one, .. }) = self.shapes(outlet)? else { return Ok(()) };
         let name = &self.whole.node(outlet.node).name;
         let volume = |shape: &[usize]| shape.iter().product::<usize>();
         let fits = volume(whole) == self.images * volume(one);
@@ -222,8 +230,8 @@ impl<'a> Matching<'a> {
     /// The value for one image of a value that has the images along its first axis.
     fn image(&self, outlet: OutletId) -> TractResult<OutletId> {
         let name = &self.whole.node(outlet.node).name;
-        let (whole, outlet, one) =
-            self.shapes(outlet)?.with_context(|| format!("no {name:?} for one image"))?;
+        let shapes = self.shapes(outlet)?;
+        let Shapes { whole, outlet, one } = shapes.with_context(|| format!("no {name:?} for one image"))?;
         let fits = whole.split_first() == one.split_first().map(|(_, rest)| (&self.images, rest))
             && one.first() == Some(&1);
         ensure!(fits, "{name:?} gives {whole:?} for {} images and {one:?} for one", self.images);
