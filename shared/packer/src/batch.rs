@@ -15,7 +15,6 @@ use crate::blocked::is_convolutional;
 use crate::encode::encode;
 use crate::error::PackerError;
 use crate::import::{Imported, Port};
-use crate::merge::{self, Known};
 use crate::pack::{Graphs, guard, simplify};
 use cut::Cut;
 use glowplug_pack::PackBuilder;
@@ -82,12 +81,7 @@ impl Batch {
     /// The plan, its weights added to `builder` in execution order. Errors: as [`encode`].
     pub(crate) fn encode(&self, builder: &mut PackBuilder) -> Result<PlanGraph, PackerError> {
         let body = encode(&self.body.decluttered, &self.body.optimized, builder)?;
-        let tail = self.tail.as_ref().map(|tail| {
-            let mut own = PackBuilder::new();
-            let plan = encode(&tail.decluttered, &tail.optimized, &mut own)?;
-            let known = Known::as_filters(&plan, &body.head.target, &own, builder)?;
-            merge::add(plan, &own, &known, builder)
-        });
+        let tail = self.tail.as_ref().map(|tail| encode(&tail.decluttered, &tail.optimized, builder));
         join::join(self.images, body, tail.transpose()?, &self.wires)
             .map_err(|e| PackerError::model("image by image", &e))
     }

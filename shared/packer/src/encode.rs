@@ -12,7 +12,6 @@ mod planned;
 mod scan;
 
 pub(crate) use conv::window;
-pub(crate) use planned::filter_panels;
 
 use crate::error::{ErrorKind, PackerError};
 use glowplug_engine::target;
@@ -396,8 +395,7 @@ pub(crate) fn dtype(datum_type: DatumType) -> TractResult<Dtype> {
     found.with_context(|| format!("values of type {datum_type:?}"))
 }
 
-/// A packing as plans say it. Errors: one of another kind than panels.
-pub(crate) fn panel_format(format: &dyn MMMInputFormat) -> TractResult<PanelFormat> {
+fn panel_format(format: &dyn MMMInputFormat) -> TractResult<PanelFormat> {
     let Some(f) = format.downcast_ref::<PackedFormat>() else { bail!("panels in format {format:?}") };
     Ok(PanelFormat {
         dtype: dtype(f.dt)?,

@@ -5,17 +5,12 @@
 //! given to the default plan's kernel instead, which halves the pack and is often faster (MiniLM at 16 tokens: 6.8 ms
 //! instead of 10.0). A plan for another target takes a kernel of its own for panels of the same height.
 
-use crate::encode::{filter_panels, panel_format};
 use crate::error::{ErrorKind, PackerError};
 use glowplug_pack::manifest::Provenance;
-use glowplug_pack::plan::{FILTER_PANEL, Fact, Kernel, Node, Op, Operand, PanelFormat, PlanGraph};
-use glowplug_pack::{Dtype, Form, Manifest, Pack, PackBuilder, PackError, Weight, WeightId};
+use glowplug_pack::plan::{Fact, Kernel, Node, Op, Operand, PanelFormat, PlanGraph};
+use glowplug_pack::{Form, Manifest, Pack, PackBuilder, PackError, Weight, WeightId};
 use std::collections::HashMap;
 use std::ops::Range;
-use tract_core::internal::DatumType;
-use tract_linalg::MmmDispatch;
-use tract_linalg::isa::Isa;
-use tract_linalg::mmm::MatMatMul;
 
 /// A matrix whatever its panels: its content, depth and rows.
 type Matrix = (blake3::Hash, usize, usize);
@@ -42,67 +37,6 @@ impl Known {
         }
         Ok(known)
     }
-
-    /// The matrices of `plan`, whose weights are in `from`, put into `into` in panels of sixteen rows: the form that
-    /// convolutions in blocks read, so that a layer which is one at another batch is stored once. Nothing where not
-    /// all of the products can take it.
-    pub(crate) fn as_filters(
-        plan: &PlanGraph,
-        target: &str,
-        from: &PackBuilder,
-        into: &mut PackBuilder,
-    ) -> Result<Known, PackError> {
-        let mut known = Known::default();
-        let products = plan.nodes.iter().filter(|n| matches!(n.op, Op::MatMul { .. }));
-        let ids: Option<Vec<_>> = products.map(|node| filters(plan, node, from)).collect();
-        let (Some(ids), Some(kernel), []) = (ids, filter_kernel(target), &*plan.bodies) else {
-            return Ok(known);
-        };
-        for id in ids {
-            let (weight, bytes) = from.get(id)?;
-            let (Form::Panels { k, mn, r, panel_bytes, .. }, Some(matrix)) =
-                (&weight.form, matrix(from, id)?)
-            else {
-                continue;
-            };
-            let value = |row: usize, depth: usize| {
-                let start = row / r * panel_bytes + (depth * r + row % r) * size_of::<f32>();
-                bytes[start..].first_chunk().copied().unwrap_or_default()
-            };
-            let (form, bytes) = filter_panels(*mn, *k, value);
-            let id = into.weight(&weight.name, weight.place, form, &bytes)?;
-            known.forms.entry(matrix).or_insert((id, kernel.clone()));
-        }
-        Ok(known)
-    }
-}
-
-/// The weight of a product that can take it in panels of any height.
-fn filters(plan: &PlanGraph, node: &Node, from: &PackBuilder) -> Option<WeightId> {
-    let (Some((_, id)), Op::MatMul { b: Operand::Input { index, .. }, .. }) = (left_weight(node), &node.op)
-    else {
-        return None;
-    };
-    let right = &plan.nodes[node.inputs.get(*index)?.node].op;
-    let form = &from.get(id).ok()?.0.form;
-    let fits = matches!(right, Op::Prepack { .. }) && matches!(form, Form::Panels { dtype: Dtype::F32, .. });
-    fits.then_some(id)
-}
-
-/// The kernel for panels of sixteen rows that does most at once, among those that `target` has.
-fn filter_kernel(target: &str) -> Option<Kernel> {
-    let has = |isa: &Isa| target.split('+').any(|name| name == isa.name());
-    let kernels = MmmDispatch::native().runnable().iter();
-    let fitting = kernels.filter(|k| k.mr() == FILTER_PANEL && k.isa().needs.iter().all(has));
-    let fitting = fitting.filter(|k| k.internal_type() == DatumType::F32);
-    let kernel = |k: &dyn MatMatMul| {
-        k.packings().iter().enumerate().find_map(|(packing, (a, b))| {
-            let (a, b) = (panel_format(&**a).ok()?, panel_format(&**b).ok()?);
-            let f32s = a.dtype == Dtype::F32 && b.dtype == Dtype::F32;
-            f32s.then(|| Kernel { name: k.name().to_owned(), packing, a, b })
-        })
-    };
-    fitting.filter_map(|k| kernel(&**k)).max_by_key(|k| k.b.r)
 }
 
 /// Where weights come from.

@@ -40,7 +40,8 @@ impl Pad {
     /// `values` along `axes`, each with its pads, and runs of `run` values behind them, into `out`.
     fn fill(&self, axes: &[(usize, (usize, usize))], run: usize, values: &[f32], out: &mut [f32]) {
         let [(extent, (before, _)), axes @ ..] = axes else { return out.copy_from_slice(values) };
-        let (from, to) = (values.len() / extent, out.len() / self.extent(axes, run));
+        let from = values.len().checked_div(*extent).unwrap_or(0);
+        let to = out.len().checked_div(self.extent(axes, run)).unwrap_or(0);
         let inside = if axes.is_empty() {
             // The whole of the last axis lies in one piece.
             out[before * run..(before + extent) * run].copy_from_slice(values);

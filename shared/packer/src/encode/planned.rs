@@ -32,31 +32,23 @@ impl Encoder<'_> {
         }
     }
 
-    /// Filters `[O, I, kh, kw]` as panels of sixteen rows.
+    /// Filters `[O, I, kh, kw]` as panels of sixteen rows, in the layout that tract's kernels of that height read
+    /// too.
     fn filters(&mut self, name: &str, kernel: &Tensor) -> TractResult<WeightId> {
         let [mn, ..] = *kernel.shape() else { bail!("filters without an axis") };
         let k = kernel.len() / mn.max(1);
+        let record = FILTER_PANEL * size_of::<f32>();
+        // Room for one record behind the values, as `panel_weight` leaves.
+        let panel_bytes = ((k + 1) * record).next_multiple_of(usize::try_from(glowplug_pack::header::ALIGN)?);
+        let mut bytes = vec![0; mn.div_ceil(FILTER_PANEL) * panel_bytes];
         let values = kernel.try_as_plain_ram()?;
-        let values = values.as_slice::<f32>()?;
-        let (form, bytes) = filter_panels(mn, k, |row, depth| values[row * k + depth].to_le_bytes());
+        for (row, values) in values.as_slice::<f32>()?.chunks_exact(k).enumerate() {
+            let panel = &mut bytes[row / FILTER_PANEL * panel_bytes..][..k * record];
+            for (record, value) in panel.chunks_exact_mut(record).zip(values) {
+                record.as_chunks_mut::<4>().0[row % FILTER_PANEL] = value.to_le_bytes();
+            }
+        }
+        let form = Form::Panels { dtype: Dtype::F32, k, mn, r: FILTER_PANEL, panel_bytes };
         Ok(self.builder.weight(name, Place::Blobs, form, &bytes)?)
     }
-}
-
-/// A matrix of `mn` rows as panels of sixteen, in the layout that tract's kernels of that height read too. `value` gives
-/// the one at `(row, depth)`.
-pub(crate) fn filter_panels(mn: usize, k: usize, value: impl Fn(usize, usize) -> [u8; 4]) -> (Form, Vec<u8>) {
-    #[allow(clippy::cast_possible_truncation, reason = "a small number")]
-    const ALIGN: usize = glowplug_pack::header::ALIGN as usize;
-    let record = FILTER_PANEL * size_of::<f32>();
-    // Room for one record behind the values, as `panel_weight` leaves.
-    let panel_bytes = ((k + 1) * record).next_multiple_of(ALIGN);
-    let mut bytes = vec![0; mn.div_ceil(FILTER_PANEL) * panel_bytes];
-    for row in 0..mn {
-        let panel = &mut bytes[row / FILTER_PANEL * panel_bytes..][..k * record];
-        for (depth, record) in panel.chunks_exact_mut(record).enumerate() {
-            record.as_chunks_mut::<4>().0[row % FILTER_PANEL] = value(row, depth);
-        }
-    }
-    (Form::Panels { dtype: Dtype::F32, k, mn, r: FILTER_PANEL, panel_bytes }, bytes)
 }
