@@ -62,6 +62,8 @@ struct Bench {
     first_run_ms: Spread,
     run_ms: Spread,
     peak_rss_bytes: Option<u64>,
+    /// Pages that a warm run had to ask the system for, half of the runs fewer: 0 where all memory was there already.
+    run_page_faults: Option<u64>,
 }
 
 /// Milliseconds over all samples. `p99` needs a hundred of them.
@@ -107,7 +109,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         bytes: model.pack_bytes(),
         plan_ms: Spread::of(cold.iter().map(|s| s.plan_ms)),
         first_run_ms: Spread::of(cold.iter().map(|s| s.first_run_ms)),
-        run_ms: Spread::of(warm.into_iter()),
+        run_ms: Spread::of(warm.iter().map(|run| run.ms)),
+        run_page_faults: median(warm.iter().filter_map(|run| run.page_faults).collect()),
         peak_rss_bytes: median(cold.iter().filter_map(|s| s.peak_rss_bytes).collect()),
     };
     print(&report, args.json)?;
@@ -157,20 +160,25 @@ fn child(args: &BenchArgs) -> Result<ColdSample> {
     serde_json::from_slice(&output.stdout).context("a fresh process did not print its sample")
 }
 
+/// What one warm run measured.
+struct WarmRun {
+    ms: f64,
+    page_faults: Option<u64>,
+}
+
 fn warm(
     args: &BenchArgs,
     model: &Model,
     inputs: &[NamedTensor],
     bar: &indicatif::ProgressBar,
-) -> Result<Vec<f64>> {
-    let once = || {
-        let mut timings = Timings::default();
+) -> Result<Vec<WarmRun>> {
+    let once = || -> Result<WarmRun> {
+        let (mut timings, before) = (Timings::default(), page_faults());
         model.infer(inputs.to_vec(), None, &mut timings)?;
-        timings.run_ms.context("a run was not timed")
+        let page_faults = page_faults().zip(before).map(|(after, before)| after - before);
+        Ok(WarmRun { ms: timings.run_ms.context("a run was not timed")?, page_faults })
     };
-    for _ in 0..WARM_UPS {
-        once()?;
-    }
+    (0..WARM_UPS).try_for_each(|_| once().map(drop))?;
     (0..args.runs)
         .map(|_| {
             bar.inc(1);
@@ -223,6 +231,13 @@ fn peak_rss_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Pages that the system has handed this process so far, its `minflt` on Linux; unknown elsewhere.
+fn page_faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the program's name, which may hold anything: state, parent, group, session, terminal, its group, flags.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(7)?.parse().ok()
+}
+
 fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     values.get(values.len() / 2).copied()
@@ -246,7 +261,8 @@ impl fmt::Display for Bench {
             let ms = |v: f64| format!("{v:.3}");
             table.row([name.into(), ms(s.min), ms(s.p50), s.p99.map_or("-".into(), ms)]);
         }
-        write!(f, "{table}peak memory {}", self.peak_rss_bytes.map_or("unknown".into(), bytes))
+        write!(f, "{table}peak memory {}", self.peak_rss_bytes.map_or("unknown".into(), bytes))?;
+        self.run_page_faults.map_or(Ok(()), |pages| write!(f, ", {pages} new pages in a warm run"))
     }
 }
 

@@ -45,6 +45,23 @@ for kind in ["HardSigmoid", "Softplus", "Softsign", "Mish"]:
         m.give(kind, [m.x(3, 17)])
 
 
+@case("leaky-relu", "Binary", opset=16)
+def _(m):
+    x = m.x(3, 17)
+    for alpha in [0.1, 1.0, 1.5, 0.0, -0.5]:
+        m.give("LeakyRelu", [x], alpha=alpha)
+    m.give("LeakyRelu", [x])
+    m.give("PRelu", [x, m.w(17)])
+    m.give("PRelu", [x, m.w(3, 1)])
+
+
+@case("leaky-relu-conv", "BlockedConv", opset=16)
+def _(m):
+    x = m.op("Conv", [m.x(1, 9, 6, 7), m.w(12, 9, 3, 3)], pads=[1, 1, 1, 1])
+    x = m.op("Conv", [m.op("LeakyRelu", [x], alpha=0.1), m.w(10, 12, 1, 1), m.w(10)])
+    m.give("PRelu", [x, m.w(10, 1, 1)])
+
+
 @case("relu", "Chain")
 def _(m):
     x = m.x(3, 17)

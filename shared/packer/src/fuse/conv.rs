@@ -1,9 +1,9 @@
 //! Convolutions along one axis, channels last: every window is a row of values that lie one after the other, and
 //! windows overlap. A product reads them so, nothing is laid out.
 
-use super::activation;
 use super::ops::Dense;
 use super::shape::{constant, floats, scalar};
+use super::{activation, product};
 use glowplug_pack::plan::{Activation, RowStrides};
 use tract_core::internal::*;
 use tract_core::ops::array::{Pad, PadMode};
@@ -29,7 +29,7 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
         KernelFormat::HWIO => [0, 1, 2],
     };
     let shared = offsets.rank() == 0;
-    if weight.rank() != 3 || (!shared && offsets.len() != columns) {
+    if weight.rank() != 3 || columns < product::FEWEST_COLUMNS || (!shared && offsets.len() != columns) {
         return Ok(None);
     }
     let depth = weight.len() / columns;

@@ -6,6 +6,9 @@ use super::shape::{Letters, constant, extent, floats, letters, only_taker, other
 use glowplug_pack::plan::{Activation, RowStrides};
 use tract_core::internal::*;
 
+/// Products of fewer columns waste most of a panel.
+pub(super) const FEWEST_COLUMNS: usize = 8;
+
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(product) = product(model, node)? else { return Ok(None) };
     let Product { x, weight, weight_name, rows } = product;
@@ -57,6 +60,9 @@ fn product(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Product>>
         let Some(weight) = constant(model, node.inputs[w]) else { continue };
         let Some(Roles { depth, columns, rows }) = roles(&ends[x], &ends[w], &ends[2]) else { continue };
         let [depth_extent, columns_extent, count] = [&depth, &columns, &rows].map(|l| extent(&extents, l));
+        if columns_extent < FEWEST_COLUMNS {
+            continue;
+        }
         // The constant's axes in the order of depth and columns.
         let wanted: Letters = depth.iter().chain(&columns).copied().collect();
         let shape: TVec<usize> = ends[w].iter().map(|l| extents[l]).collect();

@@ -1,7 +1,9 @@
-//! Operators of ONNX' machine-learning domain that are two plain ones in disguise.
+//! Operators that are two or three plain ones in disguise.
 //!
-//! | ai.onnx.ml | becomes | |
+//! | ONNX | becomes | |
 //! |---|---|---|
+//! | LeakyRelu | Mul, Max | `max(x, alpha * x)`; Min for an alpha above 1, Relu for 0 |
+//! | PRelu, LeakyRelu with an alpha below 0 | Relu, Min, Mul, Add | `max(x, 0) + slope * min(x, 0)` |
 //! | Scaler | Sub, Mul | `(x - offset) * scale`, one value for each feature or one for all |
 //! | ArrayFeatureExtractor | Reshape, Gather, Reshape | columns of the last axis, by index |
 
@@ -15,11 +17,52 @@ pub(super) fn rewrite(graph: &mut pb::GraphProto) -> Result<(), PackerError> {
     let nodes = std::mem::take(&mut graph.node);
     for (index, node) in nodes.into_iter().enumerate() {
         match node.op_type.as_str() {
+            "LeakyRelu" => leaky_relu(graph, &node, index)?,
+            "PRelu" => {
+                ends(&node, 2)?;
+                by_sign(graph, &node, &node.input[1], index)?;
+            }
             "Scaler" => scaler(graph, &node, index)?,
             "ArrayFeatureExtractor" => array_feature_extractor(graph, &node, index)?,
             _ => graph.node.push(node),
         }
     }
+    Ok(())
+}
+
+fn leaky_relu(graph: &mut pb::GraphProto, node: &pb::NodeProto, index: usize) -> Result<(), PackerError> {
+    let (x, y) = ends(node, 1)?;
+    let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(0.01, |a| a.f);
+    let (slope, scaled) = (format!("{y}.leaky{index}.alpha"), format!("{y}.leaky{index}.scaled"));
+    if alpha == 0.0 {
+        graph.node.push(plain("Relu", &node.name, &[x], y));
+        return Ok(());
+    }
+    graph.initializer.push(pb::TensorProto { dims: vec![], ..vector(&slope, &[alpha]) });
+    if alpha < 0.0 || alpha.is_nan() {
+        return by_sign(graph, node, &slope, index);
+    }
+    let larger = if alpha <= 1.0 { "Max" } else { "Min" };
+    graph.node.push(plain("Mul", &node.name, &[x, &slope], &scaled));
+    graph.node.push(plain(larger, &node.name, &[x, &scaled], y));
+    Ok(())
+}
+
+/// `slope` for what is below 0.
+fn by_sign(
+    graph: &mut pb::GraphProto,
+    node: &pb::NodeProto,
+    slope: &str,
+    index: usize,
+) -> Result<(), PackerError> {
+    let (x, y) = ends(node, node.input.len())?;
+    let stage = |name: &str| format!("{y}.by_sign{index}.{name}");
+    let (zero, above, below, scaled) = (stage("zero"), stage("above"), stage("below"), stage("scaled"));
+    graph.initializer.push(pb::TensorProto { dims: vec![], ..vector(&zero, &[0.0]) });
+    graph.node.push(plain("Relu", &node.name, &[x], &above));
+    graph.node.push(plain("Min", &node.name, &[x, &zero], &below));
+    graph.node.push(plain("Mul", &node.name, &[&below, slope], &scaled));
+    graph.node.push(plain("Add", &node.name, &[&above, &scaled], y));
     Ok(())
 }
 
