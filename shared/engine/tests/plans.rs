@@ -270,7 +270,7 @@ fn max_pool_is_its_definition() {
     }
 }
 
-/// `conv(x)` of 2 images, 4 channels in 2 groups, 5 outputs per group, through Im2col and MatMul.
+/// `LeakyRelu(conv(x))` of 2 images, 4 channels in 2 groups, 5 outputs per group, through Im2col and MatMul.
 fn convolution(w: Window, kernels: &[f32]) -> Draft {
     let mut draft = Draft::new();
     let kernel = some_kernel();
@@ -288,10 +288,14 @@ fn convolution(w: Window, kernels: &[f32]) -> Draft {
         b: Operand::Input { index: 1, axes: vec![(0, 0), (1, 1)] },
         m_axis: Some(2),
         n_axis: Some(3),
-        fused: vec![Fused::PerRow { op: BinaryOp::Add, input: 2, axes: vec![(1, 0)] }],
+        fused: vec![
+            Fused::PerRow { op: BinaryOp::Add, input: 2, axes: vec![(1, 0)] },
+            Fused::LeakyRelu { input: 3 },
+        ],
     };
     draft.kernels.push(kernel);
-    draft.node(op, &[a, b, bias], Fact::f32(&[2, 2, 5, columns]));
+    let alpha = draft.constant(&[1], &[0.25]);
+    draft.node(op, &[a, b, bias, alpha], Fact::f32(&[2, 2, 5, columns]));
     draft
 }
 
@@ -311,7 +315,7 @@ fn convolution_through_patches_is_its_definition() {
                     let under = &planes[image * 4 + output / 5 * 2 + channel][column];
                     sum += under.iter().map(|(tap, v)| kernel[*tap] * v).sum::<f32>();
                 }
-                wanted.push(sum);
+                wanted.push(if sum < 0.0 { sum * 0.25 } else { sum });
             }
         }
         close(&convolution(w, &kernels).plan().run(&[x]).unwrap()[0], &wanted, &w);
