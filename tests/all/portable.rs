@@ -59,7 +59,13 @@ fn models(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn a_cpu_without_the_plans_instruction_sets_is_served_by_the_portable_graph() -> Result<()> {
-    for (name, pins) in [("mnist-cnn", vec![]), ("ppocr-cls", vec!["x=f32[1,3,48,192]"])] {
+    // Of images, and of nothing but products.
+    let cases = [
+        ("mnist-cnn", vec![]),
+        ("ppocr-cls", vec!["x=f32[1,3,48,192]"]),
+        ("tab_digits_mlp", vec!["X=f32[8,64]"]),
+    ];
+    for (name, pins) in cases {
         let packed = Packed::of(&models(name), &pins)?;
         let (run, errors) = packed.run(name, "", &[], None)?;
         ensure!(run["source"] == "tuned" && errors.is_empty(), "{run}\n{errors}");

@@ -62,7 +62,7 @@ struct Bench {
     first_run_ms: Spread,
     run_ms: Spread,
     peak_rss_bytes: Option<u64>,
-    /// Pages that a warm run had to ask the system for, half of the runs fewer: 0 where all memory was there already.
+    /// Median of the pages that a warm run took from the system: 0 where all memory was there already.
     run_page_faults: Option<u64>,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Reading order: [`Plan`] is what a function uses: [`Plan::build`] picks the plan section that fits this
 //! CPU ([`target`]) and turns its nodes into tract operators, [`Plan::run`] runs them; [`Plans`] holds a plan
-//! for each shape. The operators are
-//! tract's own where those are public, and ours (the `ops` folder) where they are private or where weights
-//! are read in place from the pack's [`Region`](glowplug_pack::Region).
+//! for each shape. The operators are tract's own where those are public, and ours (the `ops` folder) where they are
+//! private, where weights are read in place from the pack's [`Region`](glowplug_pack::Region), or where ours are
+//! faster; their arithmetic is in `kernels`. `memory` is apart: the process's allocator.
 //!
 //! Nothing here imports, optimizes or quantizes a model, does IO or is async. A pack is hostile until
 //! [`glowplug_pack::plan`] validated it; what remains is checked here: kernels that exist, panels that are
@@ -23,6 +23,7 @@ mod planned;
 mod plans;
 mod portable;
 mod profile;
+mod share;
 pub mod target;
 mod team;
 mod values;

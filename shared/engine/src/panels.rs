@@ -35,12 +35,19 @@ pub(crate) fn has_helpers() -> bool {
     WAITS.get().helpers
 }
 
+/// Puts back how this thread waited, also in a panic.
+struct Before(Waits);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        WAITS.set(self.0);
+    }
+}
+
 /// Runs `f`, waiting for bytes as `waits` says.
 pub(crate) fn with_waits<R>(waits: Waits, f: impl FnOnce() -> R) -> R {
-    let before = WAITS.replace(waits);
-    let result = f();
-    WAITS.set(before);
-    result
+    let _before = Before(WAITS.replace(waits));
+    f()
 }
 
 /// One matrix of a pack, cut into panels. Cloning is cheap; nothing is copied.

@@ -7,7 +7,7 @@ use crate::panels::{Waits, with_waits};
 use crate::plans::Plans;
 use crate::portable;
 use crate::target::{TRACT_VERSION, missing};
-use crate::team;
+use crate::team::{self, Team};
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::manifest::Axis;
 use glowplug_pack::plan::{Fact, Node, Op, Operand, Outlet, PlanGraph, PlanHead, ScanInput, fact_of};
@@ -15,14 +15,13 @@ use glowplug_pack::{DisplayShape, Dtype, Form, Pack, Region, Tensor, WeightId};
 use std::sync::Arc;
 use std::time::Instant;
 use tract_core::internal::{IntoTValue, TVec, TractError, TractResult};
-use tract_linalg::multithread::Executor;
 
 /// How to build a plan.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// Until when to wait for the bytes of constants; for ever where absent.
     pub deadline: Option<Instant>,
-    /// Threads of one run. Above 1, matrix products are shared with a pool that the plan starts and keeps.
+    /// Threads of one run. Above 1 the plan starts a pool and keeps it, unless a run is too short to gain from it.
     pub threads: usize,
     /// Leaves the tuned plans out, to see what the portable graph does.
     pub portable: bool,
@@ -66,8 +65,8 @@ pub struct Plan {
     pub(crate) outputs: Vec<Port>,
     pub(crate) target: String,
     pub(crate) source: Source,
-    /// Who helps with large products; nobody where absent.
-    pub(crate) pool: Option<Executor>,
+    /// The threads that share a run; none where one does it.
+    pub(crate) team: Option<Team>,
 }
 
 impl Plan {
@@ -91,10 +90,10 @@ impl Plan {
     ) -> Result<Plan, EngineError> {
         let graph = PlanGraph::decode(section, pack.weights())?;
         let (inputs, outputs) = ports(pack, &graph)?;
-        let pool = if work(pack, &graph) < WORTH_SHARING { None } else { pool(options) };
+        let team = if work(pack, &graph) < WORTH_SHARING { None } else { team(options) };
         let waits = Waits { deadline: options.deadline, helpers: false };
         let (target, graph) = with_waits(waits, || decode(pack, region, graph))?;
-        Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, pool })
+        Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, team })
     }
 
     /// What it takes, in the order of [`Plan::run`]'s arguments.
@@ -141,8 +140,7 @@ impl Plan {
         let run = |e: &TractError| EngineError::from_tract(ErrorKind::Run, e);
         let values = inputs.iter().map(|t| Ok(to_tract(t)?.into_tvalue())).collect::<TractResult<TVec<_>>>();
         let values = values.map_err(|e| run(&e))?;
-        let waits = Waits { deadline, helpers: self.pool.is_some() };
-        let work = || team::with(self.pool.as_ref(), || with_waits(waits, || self.graph.run(values)));
+        let work = || team::run(self.team.as_ref(), deadline, || self.graph.run(values));
         let outputs = match self.source {
             Source::Tuned => work().map_err(|e| run(&e))?,
             Source::Portable => portable::run(work, &self.outputs)?,
@@ -172,9 +170,9 @@ impl std::fmt::Debug for Plan {
     }
 }
 
-/// Who helps with large products, where somebody may.
-pub(crate) fn pool(options: &BuildOptions) -> Option<Executor> {
-    (options.threads > 1).then(|| Executor::multithread(options.threads))
+/// The threads of a run, where several were asked for.
+pub(crate) fn team(options: &BuildOptions) -> Option<Team> {
+    (options.threads > 1).then(|| Team::new(options.threads))
 }
 
 /// Multiplications below which a run on several threads is no faster: some fifty microseconds' worth.

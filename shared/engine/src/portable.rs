@@ -9,7 +9,7 @@ mod ops;
 
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
-use crate::plan::{BuildOptions, Plan, Port, Source, pool};
+use crate::plan::{BuildOptions, Plan, Port, Source, team};
 use crate::target;
 use crate::values::datum_type;
 use constants::Constants;
@@ -49,7 +49,7 @@ pub(crate) fn build(
         CheckedGraph::compiled(model)
     })?;
     let (target, source) = (target::host(), Source::Portable);
-    Ok(Plan { graph, inputs, outputs, target, source, pool: pool(options) })
+    Ok(Plan { graph, inputs, outputs, target, source, team: team(options) })
 }
 
 /// Runs a graph whose operators are tract's own, and checks what it gives.

@@ -5,11 +5,12 @@
 use glowplug_engine::{BuildOptions, EngineError, ErrorKind, Plan, target};
 use glowplug_pack::manifest::{Axis, InputSpec, ModelInfo, OutputSpec};
 use glowplug_pack::plan::{
-    BinaryOp, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph, PlanHead, Share, Step,
-    Window,
+    Activation, BinaryOp, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph, PlanHead,
+    Share, Step, Window,
 };
 use glowplug_pack::{
-    Buffer, Dtype, Form, Manifest, Memory, Pack, PackBuilder, PackError, Place, Region, Tensor, WeightId,
+    Buffer, Dtype, Form, Manifest, Memory, Pack, PackBuilder, PackError, Place, Region, Tensor, TensorData,
+    WeightId,
 };
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -520,6 +521,73 @@ fn one_plan_serves_many_threads() {
             });
         }
     });
+}
+
+/// A plan of `file` whose bytes are all there, on so many threads.
+fn build_on(file: &[u8], threads: usize) -> Arc<Plan> {
+    let (region, pack) = pending(file);
+    deliver(&region, &pack, file);
+    Plan::build(pack, region, &BuildOptions { threads, ..BuildOptions::default() }).unwrap()
+}
+
+/// Heads that are long enough to hand pieces of their products to other threads, in several runs at once.
+#[test]
+fn long_attention_shares_its_threads() {
+    let (heads, rows, width) = (12, 768, 64);
+    let shape = [1, rows, heads * width];
+    let mut draft = Draft::new();
+    let operands = [(); 3].map(|()| draft.source(Dtype::F32, &shape));
+    let op = Op::Attention { batch: 1, heads, queries: rows, keys: rows, scale: 0.125 };
+    draft.node(op, &operands, Fact::f32(&shape));
+    let file = draft.file();
+    let inputs = [5, 7, 11].map(|step| f32s(&shape, step));
+    let wanted = build_on(&file, 1).run(&inputs).unwrap();
+    let plan = build_on(&file, 4);
+    std::thread::scope(|s| {
+        for _ in 0..3 {
+            s.spawn(|| {
+                for _ in 0..4 {
+                    let found = plan.run(&inputs).unwrap();
+                    close(&found[0], wanted[0].as_f32().unwrap(), &"on four threads");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_number_that_is_no_row_is_a_row_of_zeros() {
+    let (table, bias) = (ramp(4 * 64, 7), ramp(64, 3));
+    let mut draft = Draft::new();
+    let ids = draft.source(Dtype::I64, &[5]);
+    let bias_of = draft.constant(&[64], &bias);
+    let table_of = draft.weight(&[4, 64], &table);
+    let op = Op::OneHotRows { table: table_of, activation: Activation::Identity };
+    draft.node(op, &[ids, bias_of], Fact::f32(&[5, 64]));
+    // The fourth one's place in the table is 0 in 64 bits.
+    let ids = Tensor::new(vec![5], TensorData::I64(vec![2, -1, 4, 1 << 58, i64::MAX])).unwrap();
+    let mut wanted: Vec<f32> = table[2 * 64..3 * 64].iter().zip(&bias).map(|(t, b)| t + b).collect();
+    (0..4).for_each(|_| wanted.extend(&bias));
+    close(&draft.plan().run(&[ids]).unwrap()[0], &wanted, &"numbers");
+}
+
+#[test]
+fn a_largest_value_that_is_no_number_is_told() {
+    let w = Window { kernel: (2, 2), strides: (1, 1), dilations: (1, 1), pads: (0, 0), output: (2, 3) };
+    for nan_at in 0..12 {
+        let mut x = ramp(12, 5);
+        x[nan_at] = f32::NAN;
+        let mut draft = Draft::new();
+        let source = draft.source(Dtype::F32, &[1, 1, 3, 4]);
+        draft.node(Op::MaxPool { window: w }, &[source], Fact::f32(&[1, 1, 2, 3]));
+        let x = Tensor::new(vec![1, 1, 3, 4], TensorData::F32(x)).unwrap();
+        let found = draft.plan().run(&[x]).unwrap();
+        for (i, found) in found[0].as_f32().unwrap().iter().enumerate() {
+            let (row, column) = (i / 3, i % 3);
+            let seen = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(y, x)| (row + y) * 4 + column + x);
+            assert_eq!(found.is_nan(), seen.contains(&nan_at), "{nan_at} at {i}: {found}");
+        }
+    }
 }
 
 /// A buffer that starts 4 bytes after an aligned address.

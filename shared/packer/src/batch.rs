@@ -2,7 +2,7 @@
 //!
 //! Operator by operator, a batch of eight makes every activation eight times as large, and it falls out of the caches
 //! between two operators. So the convolutional part of a network is planned for one image and made the body of a loop
-//! over the batch, where that is so (docs/adr/0013). What reads a weight for a few positions of an image only, as the last layer of a
+//! over the batch (docs/adr/0013 says when). What reads a weight for few positions of an image, as the last layer of a
 //! classifier does, stays behind the loop: there all images share one reading of the weight.
 //!
 //! That a network treats its images one by one is not assumed: what the loop gives is compared with the whole batch

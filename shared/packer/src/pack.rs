@@ -104,7 +104,8 @@ pub struct Report {
 
 /// A verified pack of an ONNX model.
 ///
-/// The process is narrowed to AVX2 and FMA on x86-64, so that the pack runs on other machines than this one.
+/// The process is narrowed to the instruction sets of `options.target`, so that the pack runs on other machines than
+/// this one.
 /// Errors: see [`ErrorKind`]; every message names the node, input or output and what to do.
 /// Cost: several times the model in memory; a second or so per 100 MB.
 pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {

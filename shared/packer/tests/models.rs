@@ -184,7 +184,7 @@ fn image_of(shape: &[usize], seed: usize) -> Vec<f32> {
 }
 
 #[test]
-fn a_batch_of_images_is_run_image_by_image_and_stores_nothing_twice() {
+fn a_batch_of_images_is_run_image_by_image_over_the_weights_of_one_image() {
     const IMAGES: usize = 5;
     let (one, batch) = ([1, 3, 192, 512], [IMAGES, 3, 192, 512]);
     let onnx = onnx("ppocr-cls");

@@ -18,6 +18,8 @@ for name, plan, shape, weights, bias, attributes in [
     ("conv-1d", "Im2col MatMul Panels", (1, 3, 17), (5, 3, 4), True, {"pads": [2, 1], "strides": [2]}),
     ("conv-1d-dilations", "Im2col MatMul", (2, 3, 17), (5, 3, 3), True, {"dilations": [3], "pads": [3, 3]}),
     ("conv-1d-groups", "Im2col MatMul", (1, 4, 12), (4, 2, 3), True, {"group": 2}),
+    ("conv-1d-depthwise", "BlockedDepthwiseConv", (2, 5, 17), (5, 1, 4), True, {"group": 5, "pads": [2, 1], "strides": [2]}),
+    ("conv-1d-depthwise-dilations", "BlockedDepthwiseConv", (1, 12, 20), (12, 1, 3), False, {"group": 12, "dilations": [2]}),
     ("conv-long-rows", "BlockedConv", (1, 2, 3, 130), (5, 2, 3, 3), True, {"pads": [1, 1, 1, 1]}),
     ("conv-long-rows-strides", "BlockedConv", (1, 2, 5, 260), (4, 2, 3, 3), True, {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
     ("conv-long-rows-no-pads", "BlockedConv", (2, 1, 4, 136), (4, 1, 3, 5), False, {}),

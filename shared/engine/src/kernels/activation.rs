@@ -45,7 +45,8 @@ impl Activation {
     pub(crate) fn of(self, x: f32) -> f32 {
         match self {
             Activation::Identity => x,
-            Activation::Relu => x.max(0.0),
+            Activation::Relu if x < 0.0 => 0.0,
+            Activation::Relu => x,
             Activation::Gelu => x * 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
             Activation::GeluTanh => {
                 let inner = x + GELU_TANH.1 * x * x * x;
@@ -60,7 +61,7 @@ impl Activation {
 pub(super) fn erf(x: f32) -> f32 {
     let x = x.clamp(-ERF_LIMIT, ERF_LIMIT);
     let polynomial = |c: &[f32]| c.iter().rev().fold(0.0, |p, c| p * (x * x) + c);
-    x * polynomial(&ERF_NUMERATOR) / polynomial(&ERF_DENOMINATOR)
+    (x * polynomial(&ERF_NUMERATOR) / polynomial(&ERF_DENOMINATOR)).clamp(-1.0, 1.0)
 }
 
 /// The exponential function; what would be too small or too large for a float is the nearest limit's.
@@ -123,14 +124,21 @@ mod tests {
         use std::arch::x86_64::__m256;
 
         #[target_feature(enable = "avx2,fma")]
-        fn all(x: &[f32; 8]) -> [[f32; 8]; 4] {
+        fn all(x: &[f32; 8]) -> [[f32; 8]; 5] {
             let v = vector::load(x);
             let out = |v: __m256| {
                 let mut out = [0.0; 8];
                 vector::store(&mut out, v);
                 out
             };
-            [vector::gelu(v), vector::gelu_tanh(v), vector::silu(v), vector::exp(v)].map(out)
+            [
+                vector::gelu(v),
+                vector::gelu_tanh(v),
+                vector::silu(v),
+                vector::exp(v),
+                vector::activate(Activation::Relu, v),
+            ]
+            .map(out)
         }
 
         if !super::super::has_avx2() {
@@ -141,8 +149,10 @@ mod tests {
             // SAFETY: the CPU has them.
             let found = unsafe { all(x) };
             for (i, x) in x.iter().enumerate() {
-                let wanted =
-                    [Activation::Gelu.of(*x), Activation::GeluTanh.of(*x), Activation::Silu.of(*x), exp(*x)];
+                let [gelu, tanh, silu, relu] =
+                    [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu]
+                        .map(|a| a.of(*x));
+                let wanted = [gelu, tanh, silu, exp(*x), relu];
                 for (which, (found, wanted)) in found.iter().zip(wanted).enumerate() {
                     let error = (found[i] - wanted).abs();
                     assert!(
@@ -152,6 +162,12 @@ mod tests {
                     );
                 }
             }
+        }
+        // SAFETY: as above.
+        let found = unsafe { all(&[f32::NAN; 8]) };
+        assert!(found.as_flattened().iter().all(|x| x.is_nan()), "{found:?}");
+        for a in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu] {
+            assert!(a.of(f32::NAN).is_nan(), "{a:?}");
         }
     }
 }

@@ -47,8 +47,8 @@ fn plain(reduction: Reduction, values: &[f32], out: &mut [f32]) {
             let rows = (values.len() / out.len().max(1)) as f32;
             out.iter_mut().for_each(|x| *x /= rows);
         }
-        Reduction::Max => extremes(values, out, |a, b| if b > a { b } else { a }),
-        Reduction::Min => extremes(values, out, |a, b| if b < a { b } else { a }),
+        Reduction::Max => extremes(values, out, |a, b| if a.is_nan() || b <= a { a } else { b }),
+        Reduction::Min => extremes(values, out, |a, b| if a.is_nan() || b >= a { a } else { b }),
     }
 }
 
@@ -83,6 +83,19 @@ fn extremes(values: &[f32], out: &mut [f32], better: impl Fn(f32, f32) -> f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_with_a_value_that_is_no_number_is_none() {
+        for at in 0..5 {
+            let mut values: Vec<f32> = (0..5).map(|i| i as f32).collect();
+            values[at] = f32::NAN;
+            for reduction in [Reduction::Sum, Reduction::Max, Reduction::Min, Reduction::MeanOfSquares] {
+                let mut found = [0.0];
+                reduce(reduction, &values, &mut found);
+                assert!(found[0].is_nan(), "{reduction:?} with row {at}");
+            }
+        }
+    }
 
     #[test]
     fn columns_of_any_shape_are_reduced_as_the_definition_says() {

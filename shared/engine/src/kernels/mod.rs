@@ -1,5 +1,9 @@
 //! Arithmetic of our own, where tract has none that fits: each function in AVX2 and FMA, chosen when it is called,
 //! and in plain Rust, which is what other CPUs run and what the tests hold the vectors to.
+//!
+//! Vectors come in two ways. `ops::blocked::lanes` is a trait: kernels of images are written once, for AVX2 and for an
+//! array, and are unsafe throughout, since a trait's methods cannot carry `target_feature`. [`vector`] is functions of
+//! AVX2 alone, safe to call where the feature is, each kernel with a plain twin beside it.
 
 pub(crate) mod activation;
 pub(crate) mod columns;

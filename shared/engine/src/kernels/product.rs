@@ -8,6 +8,7 @@
 
 use super::activation::Activation;
 use super::has_avx2;
+use crate::share::Output;
 use tract_core::internal::{TractResult, ensure};
 use tract_linalg::multithread::par_chunks_mut;
 
@@ -114,7 +115,7 @@ pub(crate) unsafe fn product_at(
     );
     ensure!(tail.bias.is_none_or(|b| b.len() >= columns), "a bias of another length");
     ensure!(tail.residual.is_none_or(|r| r.len() >= written), "a residual of another length");
-    let job = Job { rows, panels, tail, out: Out(out), stride, vectors: has_avx2() };
+    let job = Job { rows, panels, tail, out: Output(out), stride, vectors: has_avx2() };
     let count_panels = columns.div_ceil(WIDTH);
     let by_panels = count_panels >= 8;
     let pieces = if by_panels { count_panels } else { count.div_ceil(HEIGHT) };
@@ -136,24 +137,12 @@ pub(crate) unsafe fn product_at(
     })
 }
 
-/// Where the output begins. Threads write to different elements of it.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-
-// SAFETY: the pointer is to memory that `product` borrows for as long as the job lives; `Job::run` writes only the
-// elements of the rows and panels that it is given, which `product` gives to one thread each.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Send for Out {}
-// SAFETY: as for Send.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Sync for Out {}
-
 /// A product whose operands were found to be as large as they say.
 struct Job<'a> {
     rows: &'a Rows<'a>,
     panels: &'a Panels<'a>,
     tail: &'a Tail<'a>,
-    out: Out,
+    out: Output,
     stride: usize,
     vectors: bool,
 }
@@ -612,7 +601,7 @@ mod tests {
                 rows: &rows,
                 panels: &panels,
                 tail: &tail,
-                out: Out(out.as_mut_ptr()),
+                out: Output(out.as_mut_ptr()),
                 stride: columns,
                 vectors,
             };

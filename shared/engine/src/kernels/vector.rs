@@ -128,7 +128,7 @@ fn sigmoid_of(x: __m256, y: __m256) -> __m256 {
 pub(super) fn activate(activation: Activation, x: __m256) -> __m256 {
     match activation {
         Activation::Identity => x,
-        Activation::Relu => _mm256_max_ps(x, _mm256_setzero_ps()),
+        Activation::Relu => _mm256_max_ps(_mm256_setzero_ps(), x),
         Activation::Gelu => gelu(x),
         Activation::GeluTanh => gelu_tanh(x),
         Activation::Silu => silu(x),

@@ -8,6 +8,7 @@ use super::plan_op;
 use crate::kernels::activation::Activation;
 use crate::kernels::product::{Panels, Rows, Tail, WIDTH, product, product_at};
 use crate::kernels::rows::softmax;
+use crate::share::Output;
 use std::cell::RefCell;
 use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, bail, ensure, not_out_of_plan, tvec,
@@ -76,7 +77,7 @@ impl Attention {
         let mut output = unsafe { Tensor::uninitialized::<f32>(&self.shape) }?;
         let mut plain = output.try_as_plain_ram_mut()?;
         let out = plain.as_slice_mut::<f32>()?;
-        let job = Job { attention: self, operands: &operands, widths: [d, e], out: Out(out.as_mut_ptr()) };
+        let job = Job { attention: self, operands: &operands, widths: [d, e], out: Output(out.as_mut_ptr()) };
         let mut heads = vec![(); batch * self.heads];
         par_chunks_mut(&mut heads, 1, batch * self.heads * s * t * (d + e), |first, heads| {
             (first..first + heads.len()).try_for_each(|i| job.head(i / self.heads, i % self.heads))
@@ -85,24 +86,12 @@ impl Attention {
     }
 }
 
-/// Where the output begins. Threads write the columns of different heads.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-
-// SAFETY: the pointer is to memory that `eval` borrows for as long as the job lives; `Job::head` writes only the
-// columns of its own head, and `eval` gives each head to one thread.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Send for Out {}
-// SAFETY: as for Send.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Sync for Out {}
-
 struct Job<'a> {
     attention: &'a Attention,
     operands: &'a Operands<'a>,
     /// Values of one head: of queries and keys, and of values.
     widths: [usize; 2],
-    out: Out,
+    out: Output,
 }
 
 impl Job<'_> {
@@ -112,47 +101,48 @@ impl Job<'_> {
         let [d, e] = self.widths;
         let (q_stride, v_stride) = (d * heads, e * heads);
         let panels = t.div_ceil(WIDTH);
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize((panels * WIDTH * d + ROWS_AT_ONCE * t).max(scratch.len()), 0.0);
-            let (keys, scores) = scratch.split_at_mut(panels * WIDTH * d);
-            cut(&self.operands.k[item * t * q_stride + head * d..], q_stride, (t, d), keys);
-            let keys = Panels { values: keys, panel: WIDTH * d, record: WIDTH, depth: d, columns: t };
-            let values = &self.operands.v[item * t * v_stride + head * e..];
-            let values = Panels { values, panel: WIDTH, record: v_stride, depth: t, columns: e };
-            let tail = Tail { bias: None, residual: None, activation: Activation::Identity };
-            let turns = s.div_ceil(ROWS_AT_ONCE);
-            for turn in 0..turns {
-                let (first, end) = (s * turn / turns, s * (turn + 1) / turns);
-                let one_after_the_other = |values, count, stride| Rows {
-                    values,
-                    outer: 1,
-                    outer_stride: 0,
-                    inner: count,
-                    inner_stride: stride,
-                };
-                let count = end - first;
-                let q = &self.operands.q[(item * s + first) * q_stride + head * d..];
-                let scores = &mut scores[..count * t];
-                product(&one_after_the_other(q, count, q_stride), &keys, &tail, scores, t)?;
-                for (row, scores) in (first..end).zip(scores.chunks_exact_mut(t)) {
-                    let start = mask.map_or(0, |[b, h, r]| item * b + head * h + row * r);
-                    softmax(scores, scale, self.operands.mask.map(|mask| &mask[start..start + t]));
-                }
-                let at = (item * s + first) * v_stride + head * e;
-                // SAFETY: rows `first` to `end` of this item of the batch lie inside of the output, of which only
-                // this head's columns are written, and no other thread has this head of this item.
-                unsafe {
-                    product_at(
-                        &one_after_the_other(scores, count, t),
-                        &values,
-                        &tail,
-                        self.out.0.add(at),
-                        v_stride,
-                    )?;
-                }
+        // Taken and not borrowed: a product may hand pieces to other threads and do another head while it waits.
+        let mut scratch = SCRATCH.take();
+        scratch.resize((panels * WIDTH * d + ROWS_AT_ONCE * t).max(scratch.len()), 0.0);
+        let (keys, scores) = scratch.split_at_mut(panels * WIDTH * d);
+        cut(&self.operands.k[item * t * q_stride + head * d..], q_stride, (t, d), keys);
+        let keys = Panels { values: keys, panel: WIDTH * d, record: WIDTH, depth: d, columns: t };
+        let values = &self.operands.v[item * t * v_stride + head * e..];
+        let values = Panels { values, panel: WIDTH, record: v_stride, depth: t, columns: e };
+        let tail = Tail { bias: None, residual: None, activation: Activation::Identity };
+        let turns = s.div_ceil(ROWS_AT_ONCE);
+        for turn in 0..turns {
+            let (first, end) = (s * turn / turns, s * (turn + 1) / turns);
+            let one_after_the_other = |values, count, stride| Rows {
+                values,
+                outer: 1,
+                outer_stride: 0,
+                inner: count,
+                inner_stride: stride,
+            };
+            let count = end - first;
+            let q = &self.operands.q[(item * s + first) * q_stride + head * d..];
+            let scores = &mut scores[..count * t];
+            product(&one_after_the_other(q, count, q_stride), &keys, &tail, scores, t)?;
+            for (row, scores) in (first..end).zip(scores.chunks_exact_mut(t)) {
+                let start = mask.map_or(0, |[b, h, r]| item * b + head * h + row * r);
+                softmax(scores, scale, self.operands.mask.map(|mask| &mask[start..start + t]));
             }
-            Ok(())
-        })
+            let at = (item * s + first) * v_stride + head * e;
+            // SAFETY: rows `first` to `end` of this item of the batch lie inside of the output, of which only
+            // this head's columns are written, and no other thread has this head of this item.
+            unsafe {
+                product_at(
+                    &one_after_the_other(scores, count, t),
+                    &values,
+                    &tail,
+                    self.out.0.add(at),
+                    v_stride,
+                )?;
+            }
+        }
+        SCRATCH.set(scratch);
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Operators of our own, where tract's are private or copy what can be read in place.
+//! Operators of our own, where tract's are private, copy what can be read in place, or are slower than need be.
 //!
 //! All of them are made by `decode` from a validated plan, with every extent known. tract's graph passes
 //! never see them, so they have no analysis of their own.
@@ -74,9 +74,6 @@ macro_rules! plan_op {
     };
 }
 pub(crate) use plan_op;
-
-#[cfg(test)]
-pub(crate) use blocked::for_each;
 
 /// What a node with fewer operands than its rule asks for is answered with.
 fn too_few(inputs: &[tract_core::internal::TValue]) -> tract_core::internal::TractError {

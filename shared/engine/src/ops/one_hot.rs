@@ -47,7 +47,8 @@ impl EvalOp for OneHotRows {
         );
         let zeros = vec![0.0; columns];
         let write = |index: Option<usize>, out: &mut [f32]| {
-            let row = index.and_then(|i| table.get(i * columns..)?.get(..columns)).unwrap_or(&zeros);
+            let row =
+                index.and_then(|i| table.get(i.checked_mul(columns)?..)?.get(..columns)).unwrap_or(&zeros);
             add_and_activate(row, bias, self.activation, out);
         };
         let indices = indices.try_as_plain_ram()?;

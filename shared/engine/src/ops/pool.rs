@@ -49,7 +49,7 @@ impl Pool {
         let places = input.chunks_exact(v.input * h.input).flat_map(|p| (0..v.output).map(move |oy| (p, oy)));
         for (row, (plane, oy)) in rows.zip(places) {
             match self.kind {
-                PoolKind::Max => self.row(plane, oy, row, f32::NEG_INFINITY, f32::max),
+                PoolKind::Max => self.row(plane, oy, row, f32::NEG_INFINITY, maximum),
                 PoolKind::Average { count_include_pad } => {
                     self.row(plane, oy, row, 0.0, |a, b| a + b);
                     for (ox, out) in row.iter_mut().enumerate() {
@@ -72,7 +72,7 @@ impl Pool {
     ) {
         let (v, h) = (&self.vertical, &self.horizontal);
         row.fill([start; LANES]);
-        for y in (0..v.kernel).filter_map(|ky| v.at(oy, ky)) {
+        for y in v.taps(oy).filter_map(|ky| v.at(oy, ky)) {
             let input = &plane[y * h.input..][..h.input];
             for (ox, out) in row.iter_mut().enumerate() {
                 let taps = h.taps(ox);
@@ -94,6 +94,11 @@ impl Pool {
         let count = if count_include_pad { v.kernel * h.kernel } else { seen.max(1) };
         (count as f32).recip()
     }
+}
+
+/// The larger one; NaN where either is.
+pub(super) fn maximum(a: f32, b: f32) -> f32 {
+    if a.is_nan() || b <= a { a } else { b }
 }
 
 impl EvalOp for Pool {

@@ -1,16 +1,17 @@
 //! Scan: a body that runs once for each position along an axis.
 
-use super::blocked::share::{for_each, threads};
 use super::plan_op;
 use crate::checked::CheckedGraph;
 use crate::panels::{Waits, deadline, with_waits};
+use crate::share::{for_each, threads};
+use crate::team;
 use glowplug_pack::plan::{ScanInput, ScanOutput};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, bail, ensure, not_out_of_plan,
 };
-use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_linalg::multithread::Executor;
 
 /// A loop. Every run of it begins with the states that its operands give.
 #[derive(Clone)]
@@ -24,6 +25,9 @@ pub(crate) struct Scan {
     pub(crate) arity: usize,
 }
 plan_op!(Scan);
+
+/// What one run of the body gave, as far as somebody reads it.
+type Given = TVec<Option<TValue>>;
 
 /// What one output of the node is made of so far.
 #[derive(Clone, Default)]
@@ -65,12 +69,12 @@ impl Scan {
 
     /// The first `count` runs, each as a whole on one thread. What a thread computes stays in its own caches, and it
     /// waits for nobody between two operators.
-    fn run_side_by_side(&self, count: usize, operands: &[TValue]) -> TractResult<Vec<TVec<TValue>>> {
-        let given: Vec<OnceLock<TractResult<TVec<TValue>>>> = (0..count).map(|_| OnceLock::new()).collect();
+    fn run_side_by_side(&self, count: usize, operands: &[TValue]) -> TractResult<Vec<Given>> {
+        let given: Vec<OnceLock<TractResult<Given>>> = (0..count).map(|_| OnceLock::new()).collect();
         let waits = Waits { deadline: deadline(), helpers: false };
         for_each(count, |turn| {
-            let run = || self.body.run(self.body_inputs(turn, operands, &[])?);
-            let result = with_waits(waits, || multithread_tract_scope(Executor::SingleThread, run));
+            let run = || Ok(self.kept(turn, self.body.run(self.body_inputs(turn, operands, &[])?)?));
+            let result = with_waits(waits, || team::scope_of(Executor::SingleThread, run));
             // A number comes once, so the place is free.
             let _ = given[turn].set(result);
         });
@@ -81,17 +85,28 @@ impl Scan {
         given.into_iter().map(result).collect()
     }
 
-    fn collect(&self, given: &[TValue], collected: &mut [Collected]) {
-        for (value, to) in given.iter().zip(&self.outputs) {
+    /// What one run gave, without what nobody reads: the memory of a run beside others is what it leaves.
+    fn kept(&self, turn: usize, given: TVec<TValue>) -> Given {
+        let is_last = turn + 1 == self.iterations;
+        let outputs = given.into_iter().zip(&self.outputs);
+        outputs.map(|(value, to)| (is_last || to.positions.is_some()).then_some(value)).collect()
+    }
+
+    fn collect(&self, given: Given, collected: &mut [Collected]) {
+        for (value, to) in given.into_iter().zip(&self.outputs) {
+            let Some(value) = value else { continue };
             if let Some(last) = to.last {
                 collected[last] = Collected::Last(value.clone());
             }
             if let Some(all) = to.positions {
                 match &mut collected[all.slot] {
-                    Collected::Positions { values, .. } => values.push(value.clone()),
+                    Collected::Positions { values, .. } => values.push(value),
                     slot => {
-                        let values = vec![value.clone()];
-                        *slot = Collected::Positions { axis: all.axis, reverse: all.reverse, values };
+                        *slot = Collected::Positions {
+                            axis: all.axis,
+                            reverse: all.reverse,
+                            values: vec![value],
+                        };
                     }
                 }
             }
@@ -130,13 +145,13 @@ impl EvalOp for Scan {
         let mut collected = vec![Collected::default(); self.arity];
         let together = self.side_by_side();
         for given in self.run_side_by_side(together, &inputs)? {
-            self.collect(&given, &mut collected);
+            self.collect(given, &mut collected);
         }
         for turn in together..self.iterations {
             let given = self.body.run(self.body_inputs(turn, &inputs, &states)?)?;
-            self.collect(&given, &mut collected);
             states =
-                given.into_iter().zip(&self.outputs).filter(|(_, to)| to.state).map(|(v, _)| v).collect();
+                given.iter().zip(&self.outputs).filter(|(_, to)| to.state).map(|(v, _)| v.clone()).collect();
+            self.collect(self.kept(turn, given), &mut collected);
         }
         collected.into_iter().map(Collected::finish).collect()
     }

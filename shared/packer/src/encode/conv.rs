@@ -159,7 +159,9 @@ impl Encoder<'_> {
         ensure!(source.conv.q_params.is_none(), "a quantized convolution");
         let first = source.conv.pool_spec.data_format;
         let whole = is_im2col(node) || matches!(first, DataFormat::NCHW | DataFormat::CHW);
-        ensure!(whole && (is_im2col(node) || source.conv.pool_spec.kernel_shape.len() == 2), "{first:?}");
+        ensure!(whole, "a convolution with channels last ({first:?})");
+        let over_two = source.conv.pool_spec.kernel_shape.len() == 2;
+        ensure!(is_im2col(node) || over_two, "a convolution over one axis with one channel per group");
         let float = self.model.outlet_fact(node.inputs[0])?.datum_type == DatumType::F32;
         ensure!(float, "a convolution that is not of f32");
         Ok((window(&source.conv.pool_spec, &source.input)?, source.conv.group))

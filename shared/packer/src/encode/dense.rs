@@ -12,25 +12,31 @@ const WIDTH: usize = 16;
 
 pub(super) fn dense<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Dense>().map(|o| {
+        e.needs_vectors();
         let weight = e.matrix(&o.weight_name, &o.weight)?;
         let (bias, residual) = (o.bias, o.residual);
         Ok(same(node, Op::Dense { weight, rows: o.rows, bias, residual, activation: o.activation }))
     })
 }
 
-pub(super) fn attention<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
+pub(super) fn attention<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Attention>().map(|o| {
+        e.needs_vectors();
         let Attention { batch, heads, queries, keys, scale, .. } = *o;
         Ok(same(node, Op::Attention { batch, heads, queries, keys, scale }))
     })
 }
 
-pub(super) fn layer_norm<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
-    node.op_as::<LayerNorm>().map(|o| Ok(same(node, Op::LayerNorm { epsilon: o.epsilon })))
+pub(super) fn layer_norm<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
+    node.op_as::<LayerNorm>().map(|o| {
+        e.needs_vectors();
+        Ok(same(node, Op::LayerNorm { epsilon: o.epsilon }))
+    })
 }
 
 pub(super) fn one_hot_rows<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<OneHotRows>().map(|o| {
+        e.needs_vectors();
         let table = e.plain_weight(&o.table_name, &o.table, Place::Blobs)?;
         Ok(same(node, Op::OneHotRows { table, activation: o.activation }))
     })

@@ -26,7 +26,7 @@ pub(super) fn planned<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<Tr
 
 impl Encoder<'_> {
     /// The operators' own kernels are made for these; where a CPU has them not, they work all the same, slowly.
-    fn needs_vectors(&mut self) {
+    pub(super) fn needs_vectors(&mut self) {
         if cfg!(target_arch = "x86_64") {
             self.isa = self.isa.with(Isa::X86_64Avx2).with(Isa::X86_64Fma);
         }

@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | LeakyRelu | Mul, Max | `max(x, alpha * x)`; Min for an alpha above 1, Relu for 0 |
 //! | PRelu, LeakyRelu with an alpha below 0 | Relu, Min, Mul, Add | `max(x, 0) + slope * min(x, 0)` |
+//! | Conv over one axis with one channel per group | Reshape, Conv, Reshape | over two axes, the first of one position |
 //! | Scaler | Sub, Mul | `(x - offset) * scale`, one value for each feature or one for all |
 //! | ArrayFeatureExtractor | Reshape, Gather, Reshape | columns of the last axis, by index |
 
 use crate::error::{ErrorKind, PackerError};
 use tract_onnx::pb;
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 
 /// Replaces what the table above lists. Errors: an attribute that is missing or of a length that ONNX does not
@@ -16,23 +18,67 @@ use tract_onnx::pb::tensor_proto::DataType;
 pub(super) fn rewrite(graph: &mut pb::GraphProto) -> Result<(), PackerError> {
     let nodes = std::mem::take(&mut graph.node);
     for (index, node) in nodes.into_iter().enumerate() {
-        match node.op_type.as_str() {
-            "LeakyRelu" => leaky_relu(graph, &node, index)?,
-            "PRelu" => {
+        match (node.domain.as_str(), node.op_type.as_str()) {
+            ("" | "ai.onnx", "Conv") if is_depthwise_over_one_axis(graph, &node) => {
+                over_two_axes(graph, node, index)?;
+            }
+            ("" | "ai.onnx", "LeakyRelu") => leaky_relu(graph, &node, index)?,
+            ("" | "ai.onnx", "PRelu") => {
                 ends(&node, 2)?;
                 by_sign(graph, &node, &node.input[1], index)?;
             }
-            "Scaler" => scaler(graph, &node, index)?,
-            "ArrayFeatureExtractor" => array_feature_extractor(graph, &node, index)?,
+            ("ai.onnx.ml", "Scaler") => scaler(graph, &node, index)?,
+            ("ai.onnx.ml", "ArrayFeatureExtractor") => array_feature_extractor(graph, &node, index)?,
             _ => graph.node.push(node),
         }
     }
     Ok(())
 }
 
+/// tract has no convolution of one axis for one channel per group that could be planned.
+fn is_depthwise_over_one_axis(graph: &pb::GraphProto, node: &pb::NodeProto) -> bool {
+    let group = node.attribute.iter().find(|a| a.name == "group").map_or(1, |a| a.i);
+    let kernel = graph.initializer.iter().find(|i| node.input.get(1) == Some(&i.name));
+    kernel.is_some_and(|k| matches!(*k.dims, [filters, 1, _] if filters == group && group > 1))
+}
+
+fn over_two_axes(
+    graph: &mut pb::GraphProto,
+    mut node: pb::NodeProto,
+    index: usize,
+) -> Result<(), PackerError> {
+    let (x, y) = ends(&node, node.input.len())?;
+    let stage = |name: &str| format!("{y}.axis{index}.{name}");
+    let (x, y) = (x.to_owned(), y.to_owned());
+    let [two, one, image, kernel, result] = ["two", "one", "image", "kernel", "result"].map(stage);
+    let stored = graph.initializer.iter().find(|i| node.input.get(1) == Some(&i.name)).cloned();
+    let mut stored = stored.ok_or_else(|| bad(&node, "no kernel"))?;
+    stored.name.clone_from(&kernel);
+    stored.dims.insert(2, 1);
+    graph.initializer.extend([stored, integers(&two, &[0, 0, 1, -1]), integers(&one, &[0, 0, -1])]);
+    for attribute in &mut node.attribute {
+        match (attribute.name.as_str(), attribute.ints.as_slice()) {
+            ("kernel_shape" | "strides" | "dilations", [n]) => attribute.ints = vec![1, *n],
+            ("pads", [before, after]) => attribute.ints = vec![0, *before, 0, *after],
+            _ => {}
+        }
+    }
+    graph.node.push(plain("Reshape", &node.name, &[&x, &two], &image));
+    (node.input[0], node.input[1]) = (image, kernel);
+    node.output = vec![result.clone()];
+    let name = node.name.clone();
+    graph.node.push(node);
+    graph.node.push(plain("Reshape", &name, &[&result, &one], &y));
+    Ok(())
+}
+
 fn leaky_relu(graph: &mut pb::GraphProto, node: &pb::NodeProto, index: usize) -> Result<(), PackerError> {
     let (x, y) = ends(node, 1)?;
-    let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(0.01, |a| a.f);
+    let alpha = match node.attribute.iter().find(|a| a.name == "alpha") {
+        None => 0.01,
+        Some(a) if a.r#type == i32::from(AttributeType::Float) => a.f,
+        Some(a) => return Err(bad(node, &format!("\"alpha\" of type {}, expected a float", a.r#type))),
+    };
     let (slope, scaled) = (format!("{y}.leaky{index}.alpha"), format!("{y}.leaky{index}.scaled"));
     if alpha == 0.0 {
         graph.node.push(plain("Relu", &node.name, &[x], y));
@@ -94,7 +140,7 @@ fn array_feature_extractor(
     gather.attribute.push(pb::AttributeProto {
         name: "axis".into(),
         i: -1,
-        r#type: pb::attribute_proto::AttributeType::Int.into(),
+        r#type: AttributeType::Int.into(),
         ..Default::default()
     });
     graph.node.push(gather);
@@ -169,6 +215,7 @@ mod tests {
         });
         pb::NodeProto {
             op_type: "Scaler".into(),
+            domain: "ai.onnx.ml".into(),
             name: "s".into(),
             input: vec!["x".into()],
             output: vec!["y".into()],
@@ -185,6 +232,31 @@ mod tests {
         let ops: Vec<_> = graph.node.iter().map(|n| &*n.op_type).collect();
         assert_eq!(ops, ["Sub", "Mul"]);
         assert_eq!((graph.initializer[0].dims.as_slice(), &*graph.node[1].output[0]), (&[2][..], "y"));
+    }
+
+    #[test]
+    fn a_leaky_relu_is_rewritten_where_it_is_onnx_own_and_its_alpha_is_a_float() {
+        let alpha = |r#type: AttributeType| pb::AttributeProto {
+            name: "alpha".into(),
+            f: 0.25,
+            i: 1,
+            r#type: r#type.into(),
+            ..Default::default()
+        };
+        let rewritten = |domain: &str, r#type| {
+            let node = pb::NodeProto {
+                op_type: "LeakyRelu".into(),
+                domain: domain.into(),
+                attribute: vec![alpha(r#type)],
+                ..scaler_node(&[])
+            };
+            let mut graph = pb::GraphProto { node: vec![node], ..Default::default() };
+            rewrite(&mut graph).map(|()| graph.node.into_iter().map(|n| n.op_type).collect::<Vec<_>>())
+        };
+        assert_eq!(rewritten("", AttributeType::Float).unwrap(), ["Mul", "Max"]);
+        assert_eq!(rewritten("com.example", AttributeType::Float).unwrap(), ["LeakyRelu"]);
+        let e = rewritten("", AttributeType::Int).unwrap_err().to_string();
+        assert!(e.contains("\"alpha\" of type 2, expected a float"), "{e}");
     }
 
     #[test]

@@ -5,12 +5,13 @@
 //! near: some channels of the input at a time, so that their part of a panel stays in the first cache while it is read
 //! for one tile after the other, and some rows of output at a time, so that the inputs they see stay in the second.
 
-use super::lanes::{Array, Lanes, has_avx2, prefetch};
-use super::share::{Output, for_each, threads};
+use super::lanes::{Array, Lanes, prefetch};
 use super::steps::{Step, apply, bind};
+use crate::kernels::has_avx2;
 use crate::ops::plan_op;
 use crate::ops::window::{Axis, axes, floats};
 use crate::panels::deadline;
+use crate::share::{Output, for_each, threads};
 use glowplug_pack::Region;
 use glowplug_pack::plan::{CHANNEL_BLOCK, ConvStep, FILTER_PANEL, Window};
 use std::cell::RefCell;

@@ -1,11 +1,12 @@
 //! BlockedDepthwiseConv: a convolution with one channel per group, eight channels at a time.
 
-use super::lanes::{Array, Lanes, has_avx2};
-use super::share::{Output, for_each};
+use super::lanes::{Array, Lanes};
 use super::steps::{Step, apply, bind};
+use crate::kernels::has_avx2;
 use crate::ops::plan_op;
 use crate::ops::window::{Axis, axes, floats};
 use crate::panels::deadline;
+use crate::share::{Output, for_each};
 use glowplug_pack::Region;
 use glowplug_pack::plan::{CHANNEL_BLOCK, ConvStep, Window};
 use std::cell::RefCell;

@@ -19,6 +19,7 @@ pub(super) trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
+    /// Where either is NaN, `other`, as the next one.
     unsafe fn min(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
     /// The nearest whole number, ties to even.
@@ -205,18 +206,6 @@ mod avx2 {
     }
 }
 
-/// Whether this CPU runs [`Avx2`].
-pub(super) fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
 /// Asks for values that will be read soon, where the CPU can be asked.
 #[inline(always)]
 pub(super) fn prefetch(values: &[f32]) {
@@ -248,7 +237,8 @@ pub(super) unsafe fn exp<L: Lanes>(x: L) -> L {
     const LOW: f32 = -2.121_944_4e-4;
     // SAFETY: the caller's promise is the trait's.
     unsafe {
-        let x = x.min(L::splat(87.3)).max(L::splat(-87.3));
+        // In this order NaN stays NaN.
+        let x = L::splat(-87.3).max(L::splat(87.3).min(x));
         let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
         let r = n.mul_add(L::splat(-HIGH), x);
         let r = n.mul_add(L::splat(-LOW), r);
@@ -262,6 +252,7 @@ pub(super) unsafe fn exp<L: Lanes>(x: L) -> L {
 #[allow(unsafe_code, reason = "the trait's methods are unsafe")]
 mod tests {
     use super::*;
+    use crate::kernels::has_avx2;
 
     fn each<L: Lanes>(x: [f32; 8], f: unsafe fn(L) -> L) -> [f32; 8] {
         let mut out = [0.0; 8];

@@ -11,7 +11,6 @@ mod depthwise;
 mod lanes;
 mod layout;
 mod planes;
-pub(super) mod share;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -20,8 +19,6 @@ pub(crate) use conv::{BlockedConv, Filters};
 pub(crate) use depthwise::BlockedDepthwiseConv;
 pub(crate) use layout::{BlockChannels, UnblockChannels};
 pub(crate) use planes::{PerChannel, PlaneReduce, PlaneReducer};
-#[cfg(test)]
-pub(crate) use share::for_each;
 
 /// What a shape that the plan's rules exclude is answered with.
 fn not_blocked(shape: &[usize]) -> tract_core::internal::TractError {

@@ -1,7 +1,9 @@
 //! What treats every plane of an image as one: sums over it, and one value for all of it.
 
-use super::lanes::{Array, Lanes, has_avx2};
+use super::lanes::{Array, Lanes};
+use crate::kernels::has_avx2;
 use crate::ops::plan_op;
+use crate::ops::pool::maximum;
 use glowplug_pack::plan::{BinaryOp, CHANNEL_BLOCK};
 use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, IntoTensor, TValue, TVec, Tensor, TractResult, args_1, args_2, ensure,
@@ -43,7 +45,7 @@ impl PlaneReduce {
         for (plane, to) in from.chunks_exact(plane.max(1)).zip(to) {
             *to = match self.reducer {
                 PlaneReducer::Sum => reduce(plane, 0.0, |a, b| a + b),
-                PlaneReducer::Max => reduce(plane, f32::NEG_INFINITY, f32::max),
+                PlaneReducer::Max => reduce(plane, f32::NEG_INFINITY, maximum),
             };
         }
         Ok(output)

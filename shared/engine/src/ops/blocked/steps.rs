@@ -96,8 +96,9 @@ unsafe fn binary<L: Lanes, const P: usize, const V: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         match op {
-            BinaryOp::Min => each!(|a, b| a.min(b)),
-            BinaryOp::Max => each!(|a, b| a.max(b)),
+            // In this order a sum that is NaN stays NaN.
+            BinaryOp::Min => each!(|a, b| b.min(a)),
+            BinaryOp::Max => each!(|a, b| b.max(a)),
             BinaryOp::Add => each!(|a, b| a.add(b)),
             BinaryOp::Mul => each!(|a, b| a.mul(b)),
             BinaryOp::Sub => each!(|a, b| a.sub(b)),

@@ -7,10 +7,8 @@ use super::{Checked, MAX_EXTENT, f32, gives, operands};
 use crate::tensor::element_count;
 use crate::weights::WeightId;
 
-/// The largest padded input of a convolution that is allowed whatever its own size. Larger ones take at most
-/// [`PADDED_SHARE`] times their input.
+/// How much larger than its input a convolution's padded input may be, in values: each thread may hold one.
 const PADDED_VALUES: usize = 16 << 20;
-const PADDED_SHARE: usize = 4;
 
 /// `[N, blocks, H, W]` of a tensor whose channels are in blocks.
 pub(super) fn extents(shape: &[usize]) -> Result<[usize; 4], String> {
@@ -94,8 +92,8 @@ pub(super) fn depthwise(
     steps.iter().try_for_each(|s| step(*s, inputs, output))
 }
 
-/// Whether what the windows reach of an input of `channels`, copied with its padding some rows at a time, is no
-/// more than a few times the input: a plan may not ask for an unreasonable copy.
+/// Whether what the windows reach of an input of `channels`, copied with its padding some rows at a time, is not much
+/// more than the input: a plan may not ask for an unreasonable copy.
 #[must_use]
 pub fn conv_copies_little(w: &Window, channels: usize, (height, width): (usize, usize)) -> bool {
     let reach = |output: usize, stride: usize, kernel: usize, dilation: usize| {
@@ -106,7 +104,7 @@ pub fn conv_copies_little(w: &Window, channels: usize, (height, width): (usize, 
     let columns = reach(w.output.1, w.strides.1, w.kernel.1, w.dilations.1);
     let taken = rows.zip(columns).and_then(|(rows, columns)| element_count(&[channels, rows, columns]));
     let given = element_count(&[channels, height, width]).unwrap_or(0);
-    taken.is_some_and(|taken| taken <= PADDED_VALUES.max(given.saturating_mul(PADDED_SHARE)))
+    taken.is_some_and(|taken| taken <= given.saturating_add(PADDED_VALUES))
 }
 
 fn step(step: ConvStep, inputs: &[&Fact], output: &Fact) -> Checked {

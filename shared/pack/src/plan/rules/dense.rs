@@ -7,6 +7,8 @@ use crate::dtype::Dtype;
 use crate::tensor::element_count;
 use crate::weights::WeightId;
 
+/// The widest head of an attention: its keys are copied in panels of 16 rows, however few they are.
+const WIDEST_HEAD: usize = 1 << 16;
 /// Columns of a panel, and what the width of a head's values is a multiple of.
 const WIDTH: usize = 16;
 
@@ -77,6 +79,9 @@ pub(super) fn attention(
         return Err(format!(
             "heads of {d} and {k_d} values, and of {e} and {given}, expected two pairs, the second of multiples of {WIDTH}"
         ));
+    }
+    if d > WIDEST_HEAD {
+        return Err(format!("heads of {d} values, expected {WIDEST_HEAD} at most"));
     }
     if let [_, _, _, mask] = inputs {
         let (mask, whole) = (f32(mask)?, [batch, heads, queries, keys]);

@@ -5,6 +5,9 @@ use super::super::{Fact, ScanInput, ScanOutput, fact_of};
 use super::{Checked, f32, gives, operands, tensor};
 use crate::tensor::element_count;
 
+/// The most runs of a body: each leaves some hundred bytes beside its values.
+const MOST_RUNS: usize = 1 << 20;
+
 pub(super) fn lstm_cell(inputs: &[&Fact], h: &Fact, c: &Fact) -> Checked {
     let [gates, cell] = operands(inputs)?;
     let shape = f32(cell)?;
@@ -56,6 +59,9 @@ pub(super) fn check(
         }
     }
     let iterations = iterations.ok_or("no operand is scanned")?;
+    if iterations > MOST_RUNS {
+        return Err(format!("runs {iterations} times, expected {MOST_RUNS} at most"));
+    }
     let mut filled = vec![false; outputs.len()];
     let mut fill = |slot: usize, wanted: &Fact| {
         let again = filled.get_mut(slot).is_none_or(|f| std::mem::replace(f, true));

@@ -359,7 +359,15 @@ fn loops_agree_with_their_bodies() {
             op => panic!("{op:?}"),
         }
     }
-    let attacks: [(Attack, &str); 14] = [
+    let attacks: [(Attack, &str); 15] = [
+        (
+            |g| {
+                let shape = vec![(1 << 20) + 1, 2];
+                g.head.inputs[0].1.clone_from(&shape);
+                g.nodes[0].outputs[0] = Fact::f32(&shape);
+            },
+            "runs 1048577 times",
+        ),
         (|g| *parts(g).0 = 1, "body 1 of 1"),
         (|g| g.bodies.clear(), "body 0 of 0"),
         (|g| parts(g).1[0] = ScanInput::Full, "gives the body"),
@@ -494,6 +502,9 @@ fn attention() {
         ],
     );
     rule((op(2, 3, 5, 7), &[q, k, v], Fact::f32(&[480])), &[]);
+    let (wide, y) = (Fact::f32(&[1, (1 << 16) + 1]), Fact::f32(&[1, 16]));
+    let e = verdict(&graph(op(1, 1, 1, 1), &[wide.clone(), wide, y.clone()], &[y], vec![])).unwrap_err();
+    assert!(e.contains("heads of 65537 values"), "{e}");
 }
 
 #[test]

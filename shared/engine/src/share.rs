@@ -5,14 +5,14 @@ use tract_linalg::multithread::{Executor, current_tract_executor};
 
 /// The output of an operator, written by several threads in places of their own.
 #[derive(Clone, Copy)]
-pub(super) struct Output(pub(super) *mut f32);
+pub(crate) struct Output(pub(crate) *mut f32);
 
 // SAFETY: whoever writes through it on several threads writes to disjoint places.
 #[allow(unsafe_code, reason = "as the SAFETY comment says")]
 unsafe impl Sync for Output {}
 
 /// How many threads this run may use.
-pub(in crate::ops) fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     match current_tract_executor() {
         Executor::MultiThread(pool) => pool.current_num_threads(),
         _ => 1,
