@@ -171,6 +171,12 @@ impl fmt::Display for Inspection {
             let (shapes, size) = (shapes.join(" "), bytes(plan.bytes as u64));
             writeln!(f, "plan for {} at {shapes} (tract {}), {size}", plan.target, plan.tract)?;
         }
+        if let Some(how) = m.provenance.options.get("batch") {
+            writeln!(f, "batch planned {how}")?;
+        }
+        for target in &m.provenance.unexecuted {
+            writeln!(f, "plan for {target} not run where it was made, so not verified")?;
+        }
         match &self.portable {
             Some(p) => {
                 let open = if p.symbols.is_empty() { "fixed shapes".into() } else { p.symbols.join(", ") };

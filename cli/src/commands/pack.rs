@@ -151,6 +151,12 @@ impl fmt::Display for Answer {
                 "  output {name:?} differs from the unoptimized graph by {error:.1e} of its largest value"
             )?;
         }
+        if let Some(how) = &r.batch {
+            writeln!(f, "  the batch is planned {how}")?;
+        }
+        if let Some(why) = &r.without_portable {
+            writeln!(f, "  no portable graph, other CPUs and shapes are not served: {why}")?;
+        }
         write!(f, "digest {}", r.digest)
     }
 }

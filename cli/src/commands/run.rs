@@ -2,7 +2,7 @@
 
 use crate::npz;
 use crate::report::print;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
 use glowplug_predict::Timings;
 use glowplug_processing::v2::NamedTensor;
@@ -49,6 +49,11 @@ struct Run {
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let inputs = npz::read(&args.input)?;
+    ensure!(
+        args.output.canonicalize().ok().is_none_or(|output| args.input.canonicalize().ok() != Some(output)),
+        "{}: --output is the file of --input, which would be lost",
+        args.output.display()
+    );
     let model = super::open_model(&args.pack, args.compute)?;
     let mut timings = model.load_timings();
     let outputs = model.infer(inputs, None, &mut timings).context(args.input.display().to_string())?;

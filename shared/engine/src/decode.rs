@@ -33,6 +33,7 @@ use tract_core::ops::change_axes::IntoShape;
 use tract_core::ops::downsample::Downsample;
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::konst::Const;
+use tract_core::ops::logic::Iff;
 use tract_core::ops::lstm_cell::LstmEpilogue;
 use tract_core::ops::matmul::ModePicker;
 use tract_core::ops::matmul::optimized::{
@@ -208,7 +209,10 @@ impl Decoder<'_> {
             Op::Binary { op } if is_per_channel(inputs, output) => Box::new(PerChannel { op: *op }),
             Op::Binary { op } => Box::new(TypedBinOp(binary(*op), None)),
             Op::Compare { op } => Box::new(TypedBinOp(comparison(*op), None)),
+            Op::Logic { op } => Box::new(TypedBinOp(names::logic(*op), None)),
+            Op::Where => Box::new(Iff),
             Op::Unary { op } => Box::new(ElementWiseOp(unary(*op), None)),
+            Op::Function { op } => Box::new(ElementWiseOp(names::function(*op), None)),
             Op::Reduce { axes, reducer: r @ (Reducer::Sum | Reducer::Max) }
                 if is_over_planes(axes, output) =>
             {

@@ -128,7 +128,9 @@ impl Plans {
             }
         };
         if self.pack.portable_range().is_none() {
-            return Err(error);
+            let none = "this pack has no portable graph";
+            let asked = self.options.portable.then(|| EngineError::new(ErrorKind::UnsupportedCpu, none));
+            return Err(asked.unwrap_or(error));
         }
         if !self.options.portable {
             tracing::warn!(reason = %error, "no tuned plan fits, the portable graph serves: slower to load");

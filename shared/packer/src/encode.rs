@@ -82,15 +82,30 @@ struct Refused<'a> {
     more: usize,
 }
 
+/// tract's operators that go by another name in ONNX.
+const ONNX_NAMES: [(&str, &str); 10] = [
+    ("DeconvSum", "ConvTranspose"),
+    ("DepthWiseConv", "Conv"),
+    ("DirectLookup", "LabelEncoder"),
+    ("GruSeq", "GRU"),
+    ("Im2col", "Conv"),
+    ("LazyIm2col", "Conv"),
+    ("Onehot", "OneHot"),
+    ("OptSumPool", "AveragePool"),
+    ("Rem", "Mod"),
+    ("Topk", "TopK"),
+];
+
 /// All that a plan cannot say of a model, in one message: nobody wants to learn it node by node.
 fn unsupported(refused: &[Refused<'_>]) -> PackerError {
     let line = |r: &Refused<'_>| {
         let more = if r.more == 0 { String::new() } else { format!(" (and {} more nodes)", r.more) };
-        format!("node {:?} ({}){more}: {}", r.node, r.op, r.why)
+        let onnx = ONNX_NAMES.iter().find(|(tract, _)| *tract == r.op).map(|(_, onnx)| *onnx);
+        let op = onnx.map_or_else(|| r.op.clone(), |onnx| format!("{onnx}, as {}", r.op));
+        format!("node {:?} ({op}){more}: {}", r.node, r.why)
     };
     let lines: Vec<_> = refused.iter().map(line).collect();
-    let text =
-        format!("{}; docs/format.md lists what plans cover, please report the model", lines.join("; "));
+    let text = format!("{}; docs/format.md lists what plans cover", lines.join("; "));
     PackerError::new(ErrorKind::Unsupported, text)
 }
 

@@ -97,6 +97,12 @@ fn parse_proto(onnx: &Onnx, mut bytes: &[u8]) -> Result<pb::ModelProto, PackerEr
     Ok(proto)
 }
 
+/// Operators that the importer has and gets wrong without saying so.
+const WRONG: [(&str, &str); 1] = [(
+    "GlobalLpPool",
+    "it takes a mean for the sum; export the model with ReduceL2 over the axes behind the second",
+)];
+
 /// Every operator known to the importer, every name defined: the importer itself would panic.
 fn check_nodes(onnx: &Onnx, graph: &pb::GraphProto) -> Result<(), PackerError> {
     for node in &graph.node {
@@ -106,13 +112,26 @@ fn check_nodes(onnx: &Onnx, graph: &pb::GraphProto) -> Result<(), PackerError> {
             return Err(PackerError::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "operator {:?} of node {place:?} is not known to the importer: export the model without it \
-                     (a simplifier such as onnxsim often removes it), or ask for it with the model's name",
-                    node.op_type
+                    "operator {:?} of node {place:?} is not known to the importer: {}",
+                    node.op_type,
+                    match node.domain.as_str() {
+                        "ai.onnx.ml" =>
+                            "export the model as tensor operators (Hummingbird does it for trees)",
+                        _ => "export the model without it (a simplifier such as onnxsim often removes it)",
+                    }
                 ),
             ));
         }
         recurrent::check(node)?;
+        if let Some((_, why)) = WRONG.iter().find(|(op, _)| *op == node.op_type) {
+            return Err(PackerError::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "node {:?} is a {}, which the importer computes wrongly: {why}",
+                    node.name, node.op_type
+                ),
+            ));
+        }
     }
     let defined: HashSet<&str> = (graph.input.iter().map(|i| &*i.name))
         .chain(graph.initializer.iter().map(|i| &*i.name))

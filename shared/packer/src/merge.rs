@@ -109,9 +109,15 @@ pub fn merge(base: &[u8], other: &[u8]) -> Result<Vec<u8>, PackerError> {
         }
         plans.splice(0..0, own);
     }
+    let mut written = Vec::new();
     for plan in plans {
         plan.validate(builder.weights())?;
-        builder.plan(plan.encode());
+        let section = plan.encode();
+        // Where a target has nothing of its own for a model, its plan is the other's.
+        if !written.contains(&section) {
+            builder.plan(section.clone());
+            written.push(section);
+        }
     }
     for name in manifest.assets.keys() {
         builder.asset(name, base.slice(&base.pack.asset_range(name)?)?.to_vec())?;

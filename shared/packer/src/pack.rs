@@ -252,7 +252,10 @@ fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
             .find(|d| glowplug_engine::datum_type(*d) == fact.datum_type);
         let dtype = found.ok_or_else(|| unsupported(format!("is of type {:?}", fact.datum_type)))?;
         let shape = fact.shape.as_concrete();
-        let shape = shape.ok_or_else(|| unsupported(format!("has the open shape {:?}", fact.shape)))?;
+        let shape = shape.ok_or_else(|| {
+            let text = "which depends on the input's values: cut the model before the operator that gives it";
+            unsupported(format!("has the open shape {:?}, {text}", fact.shape))
+        })?;
         if element_count(shape).is_none() {
             return Err(unsupported(format!("has the shape {shape:?}, too large")));
         }

@@ -4,7 +4,7 @@ use crate::batch::run_batched;
 use crate::error::{ErrorKind, PredictError};
 use crate::shapes::Fit;
 use crate::timings::{Timings, ms_since, timed};
-use glowplug_engine::{BuildOptions, Plan, Plans};
+use glowplug_engine::{BuildOptions, Plan, Plans, Source};
 use glowplug_pack::{Manifest, Pack, Region, Tensor};
 use glowplug_processing::pipeline::{Limits, Pipeline};
 use glowplug_processing::post::{Answer, Post};
@@ -57,6 +57,8 @@ pub struct Model {
     limits: Limits,
     load: Timings,
     load_told: AtomicBool,
+    /// Whether the last run was the portable graph's.
+    ran_portable: AtomicBool,
     /// Keeps the transfer alive while later weights still arrive.
     fetch: FetchGuard,
 }
@@ -82,6 +84,7 @@ impl Model {
         let plan = plans.at(&plans.default_shapes())?;
         load.plan_ms = Some(ms_since(start));
         let limits = options.limits;
+        let ran_portable = AtomicBool::new(plan.source() == Source::Portable);
         Ok(Model {
             pack,
             region,
@@ -91,6 +94,7 @@ impl Model {
             limits,
             load,
             load_told: AtomicBool::new(false),
+            ran_portable,
             fetch,
         })
     }
@@ -107,10 +111,10 @@ impl Model {
         self.pack.digest()
     }
 
-    /// What its plan was made from: `tuned` or `portable`.
+    /// What served the last run, before one the plan for the manifest's shapes: `tuned` or `portable`.
     #[must_use]
     pub fn source(&self) -> &'static str {
-        self.plan.source().name()
+        if self.ran_portable.load(Ordering::Relaxed) { Source::Portable } else { Source::Tuned }.name()
     }
 
     /// The instruction sets that its plan uses: `x86_64+avx2+fma`.
@@ -238,6 +242,7 @@ impl Model {
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, PredictError> {
         let plan = self.plans.at(shapes)?;
+        self.ran_portable.store(plan.source() == Source::Portable, Ordering::Relaxed);
         run_batched(self.manifest(), shapes, inputs, |t| {
             if deadline.is_some_and(|d| d <= Instant::now()) {
                 return Err(PredictError::new(ErrorKind::Timeout, "the deadline passed before the run"));

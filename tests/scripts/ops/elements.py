@@ -45,6 +45,34 @@ for kind in ["HardSigmoid", "Softplus", "Softsign", "Mish"]:
         m.give(kind, [m.x(3, 17)])
 
 
+@case("where", "Where", opset=16)
+def _(m):
+    x, z = m.x(3, 4, 5), m.x(4, 1, name="z")
+    m.give("Where", [m.op("Greater", [x, z]), x, z])
+    m.give("Where", [m.op("Less", [z, x]), m.weight("low", np.float32(-1e4)), x])
+    ids = m.feed("ids", np.array([[3], [-1], [7]], np.int64))
+    m.give("Where", [m.op("Equal", [ids, m.weight("seven", np.array([7, 3]))]), ids, m.weight("one", np.array([1]))])
+    m.give("Elu", [x], alpha=0.7)
+    m.give("Selu", [x])
+    m.give("ThresholdedRelu", [x], alpha=0.3)
+
+
+@case("logic", "Logic Function", opset=16)
+def _(m):
+    x, z = m.x(3, 4), m.x(3, 1, name="z")
+    low, high = (m.op("Less", [v, m.weight(f"{name}0", np.float32(0.1))]) for name, v in [("x", x), ("z", z)])
+    for kind in "And Or Xor".split():
+        m.give(kind, [low, high], out=kind)
+    m.give("Not", [low])
+
+
+@case("functions", "Function", opset=16)
+def _(m):
+    x = m.feed("x", np.array([[-2.5, -1.5, -0.5, 0.0, 0.5, 1.5], [2.5, 3.2, -3.7, 1e-3, 7.0, -0.2]], np.float32))
+    for kind in "Ceil Floor Round Sign Cos Sin".split():
+        m.give(kind, [x], out=kind)
+
+
 @case("leaky-relu", "Binary", opset=16)
 def _(m):
     x = m.x(3, 17)

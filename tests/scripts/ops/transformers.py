@@ -110,6 +110,16 @@ def _(m):
     attention(m, 2, 17, 2, 48, keys=33)
 
 
+@case("attention-causal", "Where")
+def _(m):
+    """A mask made of the model's own numbers, as decoders export it."""
+    q, k, v = (m.x(1, 2, 9, 16, name=name) for name in "qkv")
+    scores = m.op("MatMul", [q, m.op("Transpose", [k], perm=[0, 1, 3, 2])])
+    seen = m.op("Greater", [m.feed("lengths", np.arange(9, dtype=np.int64).reshape(1, 1, 1, 9)), m.weight("last", np.array(6))])
+    scores = m.op("Where", [seen, m.weight("never", np.float32(-1e9)), scores])
+    m.give("MatMul", [m.op("Softmax", [scores], axis=-1), v])
+
+
 def channels_last(m, x, channels, kernel, bias=True, **attributes):
     """A convolution along one axis of `[n, length, channels]`."""
     columns, rows = channels

@@ -40,6 +40,7 @@ for name, shape, weights, attributes in [
     ("deconv-dilations", (1, 2, 5, 4), (2, 3, 3, 2), {"dilations": [2, 1]}),
     ("deconv-batch", (2, 2, 4, 4), (2, 3, 3, 3), {"strides": [1, 2], "pads": [1, 0, 0, 1]}),
     ("deconv-same", (1, 3, 5, 4), (3, 4, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+    ("deconv-1d", (1, 3, 9), (3, 4, 3), {"strides": [2], "pads": [1, 0], "output_padding": [1]}),
     ("deconv-groups", (1, 4, 4, 4), (4, 2, 3, 3), {"group": 2, "strides": [2, 2]}),
 ]:
     @case(name, "Col2Im MatMul")
@@ -59,6 +60,8 @@ for name, plan, shape, kind, attributes in [
     ("max-pool-same-lower", "MaxPool", (1, 2, 8, 7), "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_LOWER"}),
     ("average-pool-ceil-pads", "AveragePool", (1, 2, 8, 7), "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
     ("max-pool-dilations", "MaxPool", (2, 2, 9, 9), "MaxPool", {"kernel_shape": [3, 2], "dilations": [2, 3]}),
+    ("average-pool-1d", "AveragePool", (2, 3, 11), "AveragePool", {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
+    ("max-pool-1d", "MaxPool", (2, 3, 11), "MaxPool", {"kernel_shape": [3], "dilations": [2], "auto_pad": "SAME_UPPER"}),
     ("max-pool-ceil", "MaxPool", (1, 2, 8, 8), "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
     ("global-average-pool", "Reduce", (2, 3, 4, 5), "GlobalAveragePool", {}),
     ("global-max-pool", "Reduce", (2, 3, 4, 5), "GlobalMaxPool", {}),

@@ -3,7 +3,9 @@
 use crate::error::{EngineError, ErrorKind};
 use crate::kernels::activation::Activation;
 use crate::values::packed_format;
-use glowplug_pack::plan::{self, BinaryOp, Comparison, Kernel, PadMode, PanelFormat, Reducer, UnaryOp};
+use glowplug_pack::plan::{
+    self, BinaryOp, Comparison, Function, Kernel, Logic, PadMode, PanelFormat, Reducer, UnaryOp,
+};
 use std::sync::Arc;
 use tract_core::internal::{DatumType, TractResult, bail, tensor0};
 use tract_core::ops::binary::BinMiniOp;
@@ -120,5 +122,28 @@ pub(crate) fn pad_mode(mode: PadMode) -> tract_core::ops::array::PadMode {
         PadMode::Constant { value } => Tract::Constant(Arc::new(tensor0(value))),
         PadMode::Reflect => Tract::Reflect,
         PadMode::Edge => Tract::Edge,
+    }
+}
+
+/// tract's operation.
+pub(crate) fn logic(op: Logic) -> Box<dyn BinMiniOp> {
+    match op {
+        Logic::And => Box::new(logic::And),
+        Logic::Or => Box::new(logic::Or),
+        Logic::Xor => Box::new(logic::Xor),
+    }
+}
+
+/// tract's operation.
+pub(crate) fn function(op: Function) -> Box<dyn ElementWiseMiniOp> {
+    match op {
+        Function::Not => Box::new(logic::Not {}),
+        Function::Ceil => Box::new(math::Ceil {}),
+        Function::Floor => Box::new(math::Floor {}),
+        Function::Round => Box::new(math::RoundHalfToEven {}),
+        Function::RoundHalfUp => Box::new(math::Round {}),
+        Function::Sign => Box::new(math::Sign {}),
+        Function::Cos => Box::new(math::Cos {}),
+        Function::Sin => Box::new(math::Sin {}),
     }
 }

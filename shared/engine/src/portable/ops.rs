@@ -2,23 +2,23 @@
 
 use crate::decode::names;
 use crate::values::datum_type;
-use glowplug_pack::portable::{DimId, Extents, Function, KernelLayout, Layout, Logic, Op, Padding, Pool};
+use glowplug_pack::portable::{DimId, Extents, KernelLayout, Layout, Op, Padding, Pool};
 use std::sync::Arc;
 use tract_core::internal::{
     AxisOp, TDim, TVec, Tensor, ToDim, TractResult, TypedOp, bail, format_err, tensor0,
 };
 use tract_core::ops::array::{Gather, MultiBroadcastTo, Pad, Slice, TypedConcat};
-use tract_core::ops::binary::{BinMiniOp, TypedBinOp};
+use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
 use tract_core::ops::downsample::Downsample;
 use tract_core::ops::einsum::EinSum;
-use tract_core::ops::element_wise::{ElementWiseMiniOp, ElementWiseOp};
+use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::konst::Const;
+use tract_core::ops::logic;
 use tract_core::ops::lstm_cell::LstmEpilogue;
 use tract_core::ops::nn::resize::NearestUpsample;
 use tract_core::ops::nn::{DataFormat, Reduce, RmsNorm, Softmax, SoftmaxKind};
-use tract_core::ops::{logic, math};
 
 /// tract's operator for one that is neither an end of the graph nor a loop.
 pub(super) fn op(op: &Op, extents: &Extents) -> TractResult<Box<dyn TypedOp>> {
@@ -43,9 +43,9 @@ pub(super) fn op(op: &Op, extents: &Extents) -> TractResult<Box<dyn TypedOp>> {
         }),
         Op::Binary { op } => Box::new(TypedBinOp(names::binary(*op), None)),
         Op::Compare { op } => Box::new(TypedBinOp(names::comparison(*op), None)),
-        Op::Logic { op } => Box::new(TypedBinOp(logical(*op), None)),
+        Op::Logic { op } => Box::new(TypedBinOp(names::logic(*op), None)),
         Op::Unary { op } => Box::new(ElementWiseOp(names::unary(*op), None)),
-        Op::Function { op } => Box::new(ElementWiseOp(function(*op), None)),
+        Op::Function { op } => Box::new(ElementWiseOp(names::function(*op), None)),
         Op::Reduce { axes, reducer } => {
             Box::new(Reduce { axes: list(axes), reducer: names::reducer(*reducer) })
         }
@@ -138,26 +138,5 @@ fn kernel_format(layout: KernelLayout) -> KernelFormat {
         KernelLayout::Oihw => KernelFormat::OIHW,
         KernelLayout::Hwio => KernelFormat::HWIO,
         KernelLayout::Ohwi => KernelFormat::OHWI,
-    }
-}
-
-fn logical(op: Logic) -> Box<dyn BinMiniOp> {
-    match op {
-        Logic::And => Box::new(logic::And),
-        Logic::Or => Box::new(logic::Or),
-        Logic::Xor => Box::new(logic::Xor),
-    }
-}
-
-fn function(op: Function) -> Box<dyn ElementWiseMiniOp> {
-    match op {
-        Function::Not => Box::new(logic::Not {}),
-        Function::Ceil => Box::new(math::Ceil {}),
-        Function::Floor => Box::new(math::Floor {}),
-        Function::Round => Box::new(math::RoundHalfToEven {}),
-        Function::RoundHalfUp => Box::new(math::Round {}),
-        Function::Sign => Box::new(math::Sign {}),
-        Function::Cos => Box::new(math::Cos {}),
-        Function::Sin => Box::new(math::Sin {}),
     }
 }

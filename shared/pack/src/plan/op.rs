@@ -264,6 +264,18 @@ pub enum Op {
         /// What is done to each sum.
         activation: Activation,
     },
+    /// `op(x, y)` of bools with ONNX broadcasting between tensors of one rank.
+    Logic {
+        /// The operation.
+        op: Logic,
+    },
+    /// `op(x)`, element by element: Not of bools, the others of f32.
+    Function {
+        /// The operation.
+        op: Function,
+    },
+    /// ONNX Where of `condition`, `x` and `y`: bools and two tensors of one dtype, all of one rank.
+    Where,
     /// ONNX LayerNormalization over the last axis: `x`, `scale` and `bias`.
     LayerNorm {
         /// The constant that keeps the root from 0.
@@ -309,6 +321,9 @@ wire_enum!(Op {
     41 => Attention { batch, heads, queries, keys, scale },
     42 => LayerNorm { epsilon },
     43 => OneHotRows { table, activation },
+    44 => Logic { op },
+    45 => Function { op },
+    46 => Where {},
 });
 
 impl Op {
@@ -371,6 +386,9 @@ impl Op {
             Op::Attention { .. } => "Attention",
             Op::LayerNorm { .. } => "LayerNorm",
             Op::OneHotRows { .. } => "OneHotRows",
+            Op::Logic { .. } => "Logic",
+            Op::Function { .. } => "Function",
+            Op::Where => "Where",
         }
     }
 }
@@ -582,6 +600,33 @@ pub enum Comparison {
 }
 wire_enum!(Comparison {
     0 => Equal {}, 1 => NotEqual {}, 2 => Less {}, 3 => LessOrEqual {}, 4 => Greater {}, 5 => GreaterOrEqual {},
+});
+
+/// A logical operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names")]
+pub enum Logic {
+    And,
+    Or,
+    Xor,
+}
+wire_enum!(Logic { 0 => And {}, 1 => Or {}, 2 => Xor {} });
+
+/// An elementwise operation beside [`UnaryOp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "ONNX names; RoundHalfUp rounds halves away from zero, Round to even")]
+pub enum Function {
+    Not,
+    Ceil,
+    Floor,
+    Round,
+    RoundHalfUp,
+    Sign,
+    Cos,
+    Sin,
+}
+wire_enum!(Function {
+    0 => Not {}, 1 => Ceil {}, 2 => Floor {}, 3 => Round {}, 4 => RoundHalfUp {}, 5 => Sign {}, 6 => Cos {}, 7 => Sin {},
 });
 
 /// What padding is filled with.

@@ -9,7 +9,7 @@ mod windows;
 pub use blocked::conv_copies_little;
 
 use super::validate::Context;
-use super::{Fact, Op, Reducer, Share, Step, matmul};
+use super::{Fact, Function, Op, Reducer, Share, Step, matmul};
 use crate::dtype::Dtype;
 use crate::tensor::element_count;
 use crate::weights::WeightId;
@@ -79,6 +79,25 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
                 return Err(format!("compares {dtype} with {other}, expected numbers of one dtype"));
             }
             gives(output, &Fact::Tensor { dtype: Dtype::Bool, shape: broadcast(x, y)? })
+        }
+        Op::Logic { .. } => {
+            let [x, y] = operands(inputs)?;
+            let shape = broadcast(bools(x)?, bools(y)?)?;
+            gives(output, &Fact::Tensor { dtype: Dtype::Bool, shape })
+        }
+        Op::Function { op } => {
+            let [x] = operands(inputs)?;
+            if *op == Function::Not { bools(x) } else { f32(x) }?;
+            gives(output, x)
+        }
+        Op::Where => {
+            let [condition, x, y] = operands(inputs)?;
+            let ((dtype, x), (other, y)) = (tensor(x)?, tensor(y)?);
+            if dtype != other {
+                return Err(format!("chooses between {dtype} and {other}, expected one dtype"));
+            }
+            let shape = broadcast(&broadcast(bools(condition)?, x)?, y)?;
+            gives(output, &Fact::Tensor { dtype, shape })
         }
         Op::Reduce { axes, reducer } => {
             let [x] = operands(inputs)?;
@@ -213,6 +232,14 @@ fn chain(steps: &[Step], inputs: &[&Fact], output: &Fact) -> Checked {
 }
 
 /// ONNX broadcasting between shapes of one rank.
+/// The shape of a tensor of bools.
+fn bools(fact: &Fact) -> Result<&[usize], String> {
+    match tensor(fact)? {
+        (Dtype::Bool, shape) => Ok(shape),
+        (dtype, _) => Err(format!("found {dtype}, expected bool")),
+    }
+}
+
 fn broadcast(x: &[usize], y: &[usize]) -> Result<Vec<usize>, String> {
     let bad = || format!("shapes {x:?} and {y:?} do not broadcast");
     if x.len() != y.len() {

@@ -6,6 +6,7 @@ use super::pool::Pool;
 use super::stored::Stored;
 use crate::dtype::Dtype;
 use crate::plan::{BinaryOp, Comparison, PadMode, Reducer, UnaryOp};
+pub use crate::plan::{Function, Logic};
 use crate::{wire_enum, wire_struct};
 
 /// What a node does.
@@ -73,12 +74,12 @@ pub enum Op {
         /// Which.
         op: Logic,
     },
-    /// An elementwise operation that tuned plans know too.
+    /// An elementwise operation.
     Unary {
         /// Which.
         op: UnaryOp,
     },
-    /// An elementwise operation that they do not.
+    /// Another one.
     Function {
         /// Which.
         op: Function,
@@ -299,33 +300,6 @@ pub enum KernelLayout {
     Ohwi,
 }
 wire_enum!(KernelLayout { 0 => Oihw {}, 1 => Hwio {}, 2 => Ohwi {} });
-
-/// A logical operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "ONNX names")]
-pub enum Logic {
-    And,
-    Or,
-    Xor,
-}
-wire_enum!(Logic { 0 => And {}, 1 => Or {}, 2 => Xor {} });
-
-/// An elementwise operation beside [`UnaryOp`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "ONNX names; RoundHalfUp rounds halves away from zero, Round to even")]
-pub enum Function {
-    Not,
-    Ceil,
-    Floor,
-    Round,
-    RoundHalfUp,
-    Sign,
-    Cos,
-    Sin,
-}
-wire_enum!(Function {
-    0 => Not {}, 1 => Ceil {}, 2 => Floor {}, 3 => Round {}, 4 => RoundHalfUp {}, 5 => Sign {}, 6 => Cos {}, 7 => Sin {},
-});
 
 /// How an operand reaches the body of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use super::matmul::binary;
 use super::{Encoded, Encoder, conv, dense, is_row_gather, matmul, moves, planned, scan};
-use glowplug_pack::plan::{BinaryOp, Comparison, Op, Reducer, Share, Step, UnaryOp};
+use glowplug_pack::plan::{BinaryOp, Comparison, Function, Logic, Op, Reducer, Share, Step, UnaryOp};
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
 use tract_core::ops::binary::{BinMiniOp, OptBinByScalar, OptBinChain, OptBinUnicast, TypedBinOp};
@@ -10,6 +10,7 @@ use tract_core::ops::cast::Cast;
 use tract_core::ops::change_axes::{AxisOp, IntoShape};
 use tract_core::ops::element_wise::ElementWiseOp;
 use tract_core::ops::konst::Const;
+use tract_core::ops::logic;
 use tract_core::ops::math;
 use tract_core::ops::nn::{self, Reduce, RmsNorm, Softmax, SoftmaxKind};
 use tract_core::ops::source::TypedSource;
@@ -35,6 +36,7 @@ pub(super) const ROWS: &[Row] = &[
     chain,
     typed_binary,
     element_wise,
+    chosen,
     reduce,
     softmax,
     rms_norm,
@@ -109,6 +111,9 @@ fn typed_binary<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractRes
         if let Some(op) = comparison(&*o.0) {
             return Ok(same(node, Op::Compare { op }));
         }
+        if let Some(op) = logical(&*o.0) {
+            return Ok(same(node, Op::Logic { op }));
+        }
         Ok(same(node, Op::Binary { op: binary_op(&*o.0)? }))
     })
 }
@@ -121,6 +126,29 @@ pub(crate) fn comparison(op: &dyn BinMiniOp) -> Option<Comparison> {
         "LTE" => Comparison::LessOrEqual,
         "GT" => Comparison::Greater,
         "GTE" => Comparison::GreaterOrEqual,
+        _ => return None,
+    })
+}
+
+pub(crate) fn logical(op: &dyn BinMiniOp) -> Option<Logic> {
+    Some(match op {
+        op if op.is::<logic::And>() => Logic::And,
+        op if op.is::<logic::Or>() => Logic::Or,
+        op if op.is::<logic::Xor>() => Logic::Xor,
+        _ => return None,
+    })
+}
+
+pub(crate) fn function(op: &ElementWiseOp) -> Option<Function> {
+    Some(match &op.0 {
+        op if op.is::<logic::Not>() => Function::Not,
+        op if op.is::<math::Ceil>() => Function::Ceil,
+        op if op.is::<math::Floor>() => Function::Floor,
+        op if op.is::<math::RoundHalfToEven>() => Function::Round,
+        op if op.is::<math::Round>() => Function::RoundHalfUp,
+        op if op.is::<math::Sign>() => Function::Sign,
+        op if op.is::<math::Cos>() => Function::Cos,
+        op if op.is::<math::Sin>() => Function::Sin,
         _ => return None,
     })
 }
@@ -142,8 +170,15 @@ pub(crate) fn binary_op(op: &dyn BinMiniOp) -> TractResult<BinaryOp> {
 fn element_wise<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<ElementWiseOp>().map(|o| {
         ensure!(o.1.is_none(), "an elementwise operation with a type of its own");
+        if let Some(op) = function(o) {
+            return Ok(same(node, Op::Function { op }));
+        }
         Ok(same(node, Op::Unary { op: unary_op(o)? }))
     })
+}
+
+fn chosen<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
+    node.op_is::<logic::Iff>().then(|| Ok(same(node, Op::Where)))
 }
 
 pub(crate) fn unary_op(op: &ElementWiseOp) -> TractResult<UnaryOp> {

@@ -4,7 +4,7 @@ use crate::error::{ErrorKind, PackerError};
 use crate::pin::InputPin;
 use glowplug_pack::Dtype;
 use glowplug_pack::manifest::Axis;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
 
@@ -46,7 +46,30 @@ pub(super) fn ports(graph: &pb::GraphProto, pins: &[InputPin]) -> Result<Vec<Por
             ));
         }
     }
+    one_extent_per_symbol(&inputs, pins)?;
     inputs.into_iter().map(|input| port(input, pins.iter().find(|p| p.name == input.name))).collect()
+}
+
+/// An axis that has one name in several inputs has one extent. Errors: pins that say otherwise.
+fn one_extent_per_symbol(inputs: &[&pb::ValueInfoProto], pins: &[InputPin]) -> Result<(), PackerError> {
+    let mut seen: HashMap<String, (usize, &str)> = HashMap::new();
+    for pin in pins {
+        let input = inputs.iter().find(|input| input.name == pin.name);
+        let r#type = input.and_then(|input| input.r#type.as_ref()?.value.as_ref());
+        let Some(pb::type_proto::Value::TensorType(tensor)) = r#type else { continue };
+        let declared = tensor.shape.iter().flat_map(|shape| &shape.dim).map(Declared::of);
+        for (declared, extent) in declared.zip(&pin.dims) {
+            let Declared::Open(Some(symbol)) = declared else { continue };
+            let (first, of) = *seen.entry(symbol.clone()).or_insert((*extent, &pin.name));
+            if first != *extent {
+                let text = format!(
+                    "--input {pin}: axis {symbol:?} is {extent} here and {first} in input {of:?}, expected one extent"
+                );
+                return Err(PackerError::new(ErrorKind::Pin, text));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn port(input: &pb::ValueInfoProto, pin: Option<&InputPin>) -> Result<Port, PackerError> {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | LeakyRelu | Mul, Max | `max(x, alpha * x)`; Min for an alpha above 1, Relu for 0 |
 //! | PRelu, LeakyRelu with an alpha below 0 | Relu, Min, Mul, Add | `max(x, 0) + slope * min(x, 0)` |
-//! | Conv over one axis with one channel per group | Reshape, Conv, Reshape | over two axes, the first of one position |
+//! | pools and ConvTranspose over one axis, Conv with one channel per group | Reshape, the same, Reshape | over two axes, the first of one position |
 //! | Scaler | Sub, Mul | `(x - offset) * scale`, one value for each feature or one for all |
 //! | ArrayFeatureExtractor | Reshape, Gather, Reshape | columns of the last axis, by index |
 
@@ -19,9 +19,7 @@ pub(super) fn rewrite(graph: &mut pb::GraphProto) -> Result<(), PackerError> {
     let nodes = std::mem::take(&mut graph.node);
     for (index, node) in nodes.into_iter().enumerate() {
         match (node.domain.as_str(), node.op_type.as_str()) {
-            ("" | "ai.onnx", "Conv") if is_depthwise_over_one_axis(graph, &node) => {
-                over_two_axes(graph, node, index)?;
-            }
+            ("" | "ai.onnx", _) if is_over_one_axis(graph, &node) => over_two_axes(graph, node, index)?,
             ("" | "ai.onnx", "LeakyRelu") => leaky_relu(graph, &node, index)?,
             ("" | "ai.onnx", "PRelu") => {
                 ends(&node, 2)?;
@@ -35,11 +33,22 @@ pub(super) fn rewrite(graph: &mut pb::GraphProto) -> Result<(), PackerError> {
     Ok(())
 }
 
-/// tract has no convolution of one axis for one channel per group that could be planned.
-fn is_depthwise_over_one_axis(graph: &pb::GraphProto, node: &pb::NodeProto) -> bool {
+/// Whether plans have the operator over two axes only.
+fn is_over_one_axis(graph: &pb::GraphProto, node: &pb::NodeProto) -> bool {
+    let has = |name: &str| node.attribute.iter().any(|a| a.name == name);
+    let axes = node.attribute.iter().find(|a| a.name == "kernel_shape").map_or(0, |a| a.ints.len());
     let group = node.attribute.iter().find(|a| a.name == "group").map_or(1, |a| a.i);
-    let kernel = graph.initializer.iter().find(|i| node.input.get(1) == Some(&i.name));
-    kernel.is_some_and(|k| matches!(*k.dims, [filters, 1, _] if filters == group && group > 1))
+    match (node.op_type.as_str(), kernel_of(graph, node).map(|kernel| kernel.dims.as_slice())) {
+        ("MaxPool" | "AveragePool", _) => axes == 1 && node.output.len() == 1,
+        ("Conv", Some([filters, 1, _])) => *filters == group && group > 1,
+        ("ConvTranspose", Some([_, _, _])) => !has("output_shape"),
+        _ => false,
+    }
+}
+
+/// The kernel of a convolution, where the file holds it.
+fn kernel_of<'a>(graph: &'a pb::GraphProto, node: &pb::NodeProto) -> Option<&'a pb::TensorProto> {
+    graph.initializer.iter().find(|i| node.input.get(1) == Some(&i.name))
 }
 
 fn over_two_axes(
@@ -48,25 +57,28 @@ fn over_two_axes(
     index: usize,
 ) -> Result<(), PackerError> {
     let (x, y) = ends(&node, node.input.len())?;
-    let stage = |name: &str| format!("{y}.axis{index}.{name}");
     let (x, y) = (x.to_owned(), y.to_owned());
-    let [two, one, image, kernel, result] = ["two", "one", "image", "kernel", "result"].map(stage);
-    let stored = graph.initializer.iter().find(|i| node.input.get(1) == Some(&i.name)).cloned();
-    let mut stored = stored.ok_or_else(|| bad(&node, "no kernel"))?;
-    stored.name.clone_from(&kernel);
-    stored.dims.insert(2, 1);
-    graph.initializer.extend([stored, integers(&two, &[0, 0, 1, -1]), integers(&one, &[0, 0, -1])]);
+    let [two, one, image, kernel, result] =
+        ["two", "one", "image", "kernel", "result"].map(|name| format!("{y}.axis{index}.{name}"));
+    if let Some(mut stored) = kernel_of(graph, &node).cloned() {
+        stored.name.clone_from(&kernel);
+        stored.dims.insert(2, 1);
+        graph.initializer.push(stored);
+        node.input[1] = kernel;
+    }
+    graph.initializer.extend([integers(&two, &[0, 0, 1, -1]), integers(&one, &[0, 0, -1])]);
     for attribute in &mut node.attribute {
         match (attribute.name.as_str(), attribute.ints.as_slice()) {
             ("kernel_shape" | "strides" | "dilations", [n]) => attribute.ints = vec![1, *n],
+            ("output_padding", [n]) => attribute.ints = vec![0, *n],
             ("pads", [before, after]) => attribute.ints = vec![0, *before, 0, *after],
             _ => {}
         }
     }
-    graph.node.push(plain("Reshape", &node.name, &[&x, &two], &image));
-    (node.input[0], node.input[1]) = (image, kernel);
-    node.output = vec![result.clone()];
     let name = node.name.clone();
+    graph.node.push(plain("Reshape", &name, &[&x, &two], &image));
+    node.input[0] = image;
+    node.output = vec![result.clone()];
     graph.node.push(node);
     graph.node.push(plain("Reshape", &name, &[&result, &one], &y));
     Ok(())

@@ -2,21 +2,21 @@
 
 use super::encode::Encoder;
 use crate::encode::dtype;
-use crate::encode::ops::{binary_op, comparison, reducer, unary_op};
+use crate::encode::ops::{binary_op, comparison, function, logical, reducer, unary_op};
 use glowplug_pack::plan::PadMode;
-use glowplug_pack::portable::{Function, KernelLayout, Layout, Logic, Op, Padding, Pool};
+use glowplug_pack::portable::{KernelLayout, Layout, Op, Padding, Pool};
 use tract_core::internal::*;
 use tract_core::ops::array::{Gather, MultiBroadcastTo, Pad, PadMode as TractPadMode, Slice, TypedConcat};
-use tract_core::ops::binary::{BinMiniOp, TypedBinOp};
+use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
 use tract_core::ops::cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
 use tract_core::ops::downsample::Downsample;
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::element_wise::ElementWiseOp;
+use tract_core::ops::logic;
 use tract_core::ops::lstm_cell::LstmEpilogue;
 use tract_core::ops::nn::{DataFormat, NearestUpsample, Reduce, RmsNorm, Softmax, SoftmaxKind};
 use tract_core::ops::source::TypedSource;
-use tract_core::ops::{logic, math};
 
 /// The operator of a node, `None` where there is none for it. Errors: one whose attributes are not covered.
 pub(super) fn op(e: &mut Encoder, node: &TypedNode, inputs: &[&TypedFact]) -> TractResult<Option<Op>> {
@@ -183,27 +183,4 @@ fn kernel(format: KernelFormat) -> KernelLayout {
         KernelFormat::HWIO => KernelLayout::Hwio,
         KernelFormat::OHWI => KernelLayout::Ohwi,
     }
-}
-
-fn logical(op: &dyn BinMiniOp) -> Option<Logic> {
-    Some(match op {
-        op if op.is::<logic::And>() => Logic::And,
-        op if op.is::<logic::Or>() => Logic::Or,
-        op if op.is::<logic::Xor>() => Logic::Xor,
-        _ => return None,
-    })
-}
-
-fn function(op: &ElementWiseOp) -> Option<Function> {
-    Some(match &op.0 {
-        op if op.is::<logic::Not>() => Function::Not,
-        op if op.is::<math::Ceil>() => Function::Ceil,
-        op if op.is::<math::Floor>() => Function::Floor,
-        op if op.is::<math::RoundHalfToEven>() => Function::Round,
-        op if op.is::<math::Round>() => Function::RoundHalfUp,
-        op if op.is::<math::Sign>() => Function::Sign,
-        op if op.is::<math::Cos>() => Function::Cos,
-        op if op.is::<math::Sin>() => Function::Sin,
-        _ => return None,
-    })
 }

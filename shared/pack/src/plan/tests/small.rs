@@ -287,6 +287,36 @@ fn comparisons_and_indices() {
             (op, &[IDS(&[2]), IDS(&[2])], IDS(&[2]), "gives Tensor"),
         ],
     );
+    let op = Op::Logic { op: Logic::Xor };
+    rule(
+        (op.clone(), &[BOOL(&[2, 1]), BOOL(&[1, 3])], BOOL(&[2, 3])),
+        &[
+            (op.clone(), &[BOOL(&[2]), IDS(&[2])], BOOL(&[2]), "expected bool"),
+            (op.clone(), &[BOOL(&[2]), BOOL(&[3])], BOOL(&[2]), "do not broadcast"),
+            (op, &[BOOL(&[2]), BOOL(&[2])], Fact::f32(&[2]), "gives Tensor"),
+        ],
+    );
+    let (not, sine) = (Op::Function { op: Function::Not }, Op::Function { op: Function::Sin });
+    rule((sine.clone(), &[Fact::f32(&[2])], Fact::f32(&[2])), &[]);
+    rule(
+        (not.clone(), &[BOOL(&[2])], BOOL(&[2])),
+        &[
+            (not.clone(), &[Fact::f32(&[2])], Fact::f32(&[2]), "expected bool"),
+            (sine, &[IDS(&[2])], IDS(&[2]), "expected f32"),
+            (not, &[BOOL(&[2])], BOOL(&[3]), "gives Tensor"),
+        ],
+    );
+    let three = |x, y| [BOOL(&[2, 1]), x, y];
+    rule(
+        (Op::Where, &three(IDS(&[1, 3]), IDS(&[1, 1])), IDS(&[2, 3])),
+        &[
+            (Op::Where, &three(IDS(&[1, 3]), Fact::f32(&[1, 1])), IDS(&[2, 3]), "expected one dtype"),
+            (Op::Where, &three(IDS(&[1, 3]), IDS(&[1, 4])), IDS(&[2, 3]), "do not broadcast"),
+            (Op::Where, &three(IDS(&[1, 3]), IDS(&[1, 3])), IDS(&[1, 3]), "gives Tensor"),
+            (Op::Where, &[IDS(&[2]), IDS(&[2]), IDS(&[2])], IDS(&[2]), "expected bool"),
+            (Op::Where, &[BOOL(&[2]), IDS(&[2])], IDS(&[2]), "2 operands, expected 3"),
+        ],
+    );
     let op = |axes: &[usize]| Op::Reduce { axes: axes.to_vec(), reducer: Reducer::ArgMax };
     rule(
         (op(&[1]), &[Fact::f32(&[2, 3])], IDS(&[2, 1])),
