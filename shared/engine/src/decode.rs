@@ -433,7 +433,7 @@ fn is_per_channel(inputs: &[&Fact], output: &Fact) -> bool {
 /// Whether a reduction over `axes` leaves one value for each channel of an image in blocks.
 fn is_over_planes(axes: &[usize], output: &Fact) -> bool {
     matches!(output, Fact::Tensor { shape, .. } if matches!(**shape, [_, _, 1, 1, CHANNEL_BLOCK]))
-        && matches!(axes, [2, 3] | [3, 2])
+        && matches!(axes, [2, 3])
 }
 
 fn tensor_shape(fact: &Fact) -> TractResult<&[usize]> {

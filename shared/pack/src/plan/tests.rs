@@ -424,6 +424,7 @@ fn elementwise_and_axes() {
         );
         op_refused(SOFTMAX, Op::Softmax { axes }, "expected distinct ones below 4");
     }
+    op_refused(REDUCE, Op::Reduce { axes: vec![3, 2], reducer: Reducer::Sum }, "expected them in order");
     op_refused(NORM, Op::RmsNorm { axis: 4, epsilon: 0.0 }, "expected distinct ones below 4");
     op_refused(MOVE, Op::MoveAxis { from: 4, to: 0 }, "expected both below 4");
     op_refused(PREPACK, Op::Prepack { format: B, k_axis: 3, mn_axis: 3 }, "expected distinct ones below 4");
