@@ -331,6 +331,10 @@ fn operands_of_products() {
         g.nodes[IM2COL].outputs[0] = Fact::Panels { format: B, batch: vec![1, 1], k: 9, mn: 16 };
     });
     refused("expected mn=16 in", |g, _| g.kernels[0].b.align = 8);
+    refused("never move along axis 0 of the batch [2, 1]", |g, _| {
+        g.nodes[IMAGE].outputs[0] = Fact::f32(&[2, 2, 4, 4]);
+        g.nodes[IM2COL].outputs[0] = Fact::Panels { format: B, batch: vec![2, 1], k: 18, mn: 16 };
+    });
 }
 
 #[test]
