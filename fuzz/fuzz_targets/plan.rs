@@ -1,13 +1,11 @@
-//! The plan decoder and its rules, over the weight table of the golden pack.
+//! The plan decoder and its rules, over the weight table of one of several packs.
 #![no_main]
 
-use glowplug_pack::{Pack, plan::PlanGraph};
-use std::sync::LazyLock;
-
-static GOLDEN: LazyLock<Pack> = LazyLock::new(|| {
-    Pack::parse(include_bytes!("../../tests/data/1/mnist-cnn.glow")).expect("the golden pack parses")
-});
+use glowplug_fuzz::base;
+use glowplug_pack::plan::PlanGraph;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = PlanGraph::decode(bytes, GOLDEN.weights());
+    if let Some((base, section)) = base(bytes) {
+        let _ = PlanGraph::decode(section, base.pack.weights());
+    }
 });

@@ -24,7 +24,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
     AxesMapping, AxisOp, DatumType, InletId, OutletId, TVec, Tensor, ToDim, TractResult, TypedFact,
-    TypedModel, TypedOp, bail, ensure, tensor0,
+    TypedModel, TypedOp, bail, ensure, format_err, tensor0,
 };
 use tract_core::ops::array::{Gather, MultiBroadcastTo, Slice, TypedConcat};
 use tract_core::ops::binary::TypedBinOp;
@@ -158,7 +158,7 @@ impl Decoder<'_> {
                 Box::new(Im2col::new(packed_format(format), window, *group, shape))
             }
             Op::MatMul { kernel, a, b, m_axis, n_axis, fused } => {
-                let steps = self.product(*kernel, a, b, (*m_axis, *n_axis), fused)?;
+                let steps = self.product(*kernel, (a, b), (*m_axis, *n_axis), fused, inputs)?;
                 let kernel = vec![self.kernels[*kernel].clone()];
                 Box::new(OptMatMul::new(
                     kernel,
@@ -327,22 +327,36 @@ impl Decoder<'_> {
     fn product(
         &self,
         kernel: usize,
-        a: &Operand,
-        b: &Operand,
+        (a, b): (&Operand, &Operand),
         (m_axis, n_axis): (Option<usize>, Option<usize>),
         fused: &[Fused],
+        inputs: &[&Fact],
     ) -> TractResult<Vec<ProtoFusedSpec>> {
         let Some(layout) = self.layouts.get(kernel) else { bail!("no kernel {kernel}") };
         let mmm = &self.kernels[kernel];
+        let k = self.depth(a, inputs)?.to_dim();
         let (a, a_axes) = self.operand(a, &layout.a)?;
         let (b, b_axes) = self.operand(b, &layout.b)?;
-        // The depth is read from the panels; tract keeps this one for cost figures and symbols only.
-        let geo =
-            AddMatMulGeometry { k: 1.to_dim(), c_to_a_axis_mapping: a_axes, c_to_b_axis_mapping: b_axes };
+        let geo = AddMatMulGeometry { k, c_to_a_axis_mapping: a_axes, c_to_b_axis_mapping: b_axes };
         let mut steps = vec![ProtoFusedSpec::AddMatMul { geo, a, b, packings: vec![(layout.packing, None)] }];
         steps.extend(fused.iter().map(|f| self.fused(f, &**mmm)).collect::<TractResult<Vec<_>>>()?);
         steps.push(ProtoFusedSpec::Store(vec![view(&**mmm, m_axis, n_axis)]));
         Ok(steps)
+    }
+
+    /// The depth of a product, as its left operand tells it.
+    fn depth(&self, a: &Operand, inputs: &[&Fact]) -> TractResult<usize> {
+        let depth = match a {
+            Operand::Weight { weight } => match &self.pack.weight(*weight)?.form {
+                Form::Panels { k, .. } => Some(*k),
+                Form::Plain { .. } => None,
+            },
+            Operand::Input { index, .. } => match inputs.get(*index) {
+                Some(Fact::Panels { k, .. }) => Some(*k),
+                _ => None,
+            },
+        };
+        depth.ok_or_else(|| format_err!("a left operand that is no panels"))
     }
 
     fn operand(
@@ -437,7 +451,7 @@ fn is_per_channel(inputs: &[&Fact], output: &Fact) -> bool {
 /// Whether a reduction over `axes` leaves one value for each channel of an image in blocks.
 fn is_over_planes(axes: &[usize], output: &Fact) -> bool {
     matches!(output, Fact::Tensor { shape, .. } if matches!(**shape, [_, _, 1, 1, CHANNEL_BLOCK]))
-        && matches!(axes, [2, 3] | [3, 2])
+        && matches!(axes, [2, 3])
 }
 
 fn tensor_shape(fact: &Fact) -> TractResult<&[usize]> {

@@ -93,6 +93,15 @@ impl Geometry<'_> {
         Ok(())
     }
 
+    /// No matrix of an operand's batch is left out: each axis of several is moved along.
+    fn check_batch(&self, map: &AxisMap, batch: &[usize]) -> Checked {
+        let moved = |axis: usize| map.iter().any(|(from, to)| *to == axis && self.positions(*from) > 1);
+        match (0..batch.len()).find(|axis| batch[*axis] > 1 && !moved(*axis)) {
+            None => Ok(()),
+            Some(axis) => Err(format!("axes {map:?} never move along axis {axis} of the batch {batch:?}")),
+        }
+    }
+
     /// The furthest element that `map` moves a dense operand's start to.
     fn furthest(&self, map: &AxisMap, shape: &[usize]) -> Result<usize, String> {
         self.check_map(map, shape)?;
@@ -127,6 +136,7 @@ fn operand(
                 return Err(format!("found {fact:?}, expected mn={mn} in {wanted:?}"));
             }
             g.check_map(axes, batch)?;
+            g.check_batch(axes, batch)?;
             Ok(*k)
         }
     }

@@ -121,7 +121,7 @@ pub enum Op {
     },
     /// ONNX Reduce* with keepdims=1.
     Reduce {
-        /// The axes, each of which becomes 1.
+        /// The axes in order, each of which becomes 1.
         axes: Vec<usize>,
         /// How.
         reducer: Reducer,

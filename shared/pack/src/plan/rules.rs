@@ -103,6 +103,9 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
             let [x] = operands(inputs)?;
             let mut shape = f32(x)?.to_vec();
             distinct(axes, shape.len())?;
+            if !axes.is_sorted() {
+                return Err(format!("axes {axes:?}, expected them in order"));
+            }
             axes.iter().for_each(|a| shape[*a] = 1);
             let index = matches!(reducer, Reducer::ArgMax | Reducer::ArgMin);
             if index && axes.len() != 1 {

@@ -331,6 +331,10 @@ fn operands_of_products() {
         g.nodes[IM2COL].outputs[0] = Fact::Panels { format: B, batch: vec![1, 1], k: 9, mn: 16 };
     });
     refused("expected mn=16 in", |g, _| g.kernels[0].b.align = 8);
+    refused("never move along axis 0 of the batch [2, 1]", |g, _| {
+        g.nodes[IMAGE].outputs[0] = Fact::f32(&[2, 2, 4, 4]);
+        g.nodes[IM2COL].outputs[0] = Fact::Panels { format: B, batch: vec![2, 1], k: 18, mn: 16 };
+    });
 }
 
 #[test]
@@ -424,6 +428,7 @@ fn elementwise_and_axes() {
         );
         op_refused(SOFTMAX, Op::Softmax { axes }, "expected distinct ones below 4");
     }
+    op_refused(REDUCE, Op::Reduce { axes: vec![3, 2], reducer: Reducer::Sum }, "expected them in order");
     op_refused(NORM, Op::RmsNorm { axis: 4, epsilon: 0.0 }, "expected distinct ones below 4");
     op_refused(MOVE, Op::MoveAxis { from: 4, to: 0 }, "expected both below 4");
     op_refused(PREPACK, Op::Prepack { format: B, k_axis: 3, mn_axis: 3 }, "expected distinct ones below 4");
