@@ -10,6 +10,7 @@ mod conv;
 mod elementwise;
 mod hard_swish;
 mod images;
+mod one_axis;
 
 use crate::planned::Planned;
 use conv::Convolution;
@@ -25,10 +26,11 @@ pub(crate) fn is_convolutional(model: &TypedModel) -> bool {
 
 /// The graph with its convolutions in blocks; as it was where it has none.
 pub(crate) fn block(model: &TypedModel) -> TractResult<TypedModel> {
-    if !is_convolutional(model) {
-        return Ok(model.clone());
-    }
     let mut model = model.clone();
+    one_axis::widen(&mut model)?;
+    if !is_convolutional(&model) {
+        return Ok(model);
+    }
     hard_swish::recognise(&mut model)?;
     let order = model.eval_order()?;
     let mut blocker = Blocker { from: &model, to: TypedModel::default(), values: HashMap::new() };

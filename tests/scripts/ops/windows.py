@@ -61,7 +61,7 @@ for name, plan, shape, kind, attributes in [
     ("average-pool-ceil-pads", "AveragePool", (1, 2, 8, 7), "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
     ("max-pool-dilations", "MaxPool", (2, 2, 9, 9), "MaxPool", {"kernel_shape": [3, 2], "dilations": [2, 3]}),
     ("average-pool-1d", "AveragePool", (2, 3, 11), "AveragePool", {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
-    ("max-pool-1d", "MaxPool", (2, 3, 11), "MaxPool", {"kernel_shape": [3], "dilations": [2], "auto_pad": "SAME_UPPER"}),
+    ("max-pool-1d", "MaxPool", (2, 3, 11), "MaxPool", {"kernel_shape": [3], "dilations": [2], "pads": [1, 2]}),
     ("max-pool-ceil", "MaxPool", (1, 2, 8, 8), "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
     ("global-average-pool", "Reduce", (2, 3, 4, 5), "GlobalAveragePool", {}),
     ("global-max-pool", "Reduce", (2, 3, 4, 5), "GlobalMaxPool", {}),

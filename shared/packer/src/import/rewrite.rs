@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | LeakyRelu | Mul, Max | `max(x, alpha * x)`; Min for an alpha above 1, Relu for 0 |
 //! | PRelu, LeakyRelu with an alpha below 0 | Relu, Min, Mul, Add | `max(x, 0) + slope * min(x, 0)` |
-//! | pools and ConvTranspose over one axis, Conv with one channel per group | Reshape, the same, Reshape | over two axes, the first of one position |
+//! | MaxPool, AveragePool and ConvTranspose over one axis | Reshape, the same, Reshape | over two axes, the first of one position |
 //! | Scaler | Sub, Mul | `(x - offset) * scale`, one value for each feature or one for all |
 //! | ArrayFeatureExtractor | Reshape, Gather, Reshape | columns of the last axis, by index |
 
@@ -37,10 +37,8 @@ pub(super) fn rewrite(graph: &mut pb::GraphProto) -> Result<(), PackerError> {
 fn is_over_one_axis(graph: &pb::GraphProto, node: &pb::NodeProto) -> bool {
     let has = |name: &str| node.attribute.iter().any(|a| a.name == name);
     let axes = node.attribute.iter().find(|a| a.name == "kernel_shape").map_or(0, |a| a.ints.len());
-    let group = node.attribute.iter().find(|a| a.name == "group").map_or(1, |a| a.i);
     match (node.op_type.as_str(), kernel_of(graph, node).map(|kernel| kernel.dims.as_slice())) {
         ("MaxPool" | "AveragePool", _) => axes == 1 && node.output.len() == 1,
-        ("Conv", Some([filters, 1, _])) => *filters == group && group > 1,
         ("ConvTranspose", Some([_, _, _])) => !has("output_shape"),
         _ => false,
     }
