@@ -38,7 +38,10 @@ impl DepthwiseConv {
         weights: Range<u64>,
     ) -> DepthwiseConv {
         let (vertical, horizontal) = axes(window, height, width);
-        let tap = |ky: usize, kx: usize| ky * vertical.dilation * width + kx * horizontal.dilation;
+        // Those beyond the image are never used.
+        let tap = |ky: usize, kx: usize| {
+            (ky * vertical.dilation).saturating_mul(width).saturating_add(kx * horizontal.dilation)
+        };
         let rows = (0..vertical.kernel)
             .flat_map(|ky| (0..horizontal.kernel).map(move |kx| tap(ky, kx).cast_signed()));
         let offsets = rows.collect();
