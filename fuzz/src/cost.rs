@@ -70,6 +70,7 @@ fn depth(pack: &Pack, operand: &Operand, operands: &[&Fact]) -> usize {
 fn depth_of(pack: &Pack, weight: WeightId) -> usize {
     match pack.weight(weight).map(|w| &w.form) {
         Ok(Form::Panels { k, .. }) => *k,
+        Ok(Form::EncodedPanels { panel, .. }) => panel.k,
         _ => 1,
     }
 }

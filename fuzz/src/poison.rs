@@ -9,9 +9,13 @@ pub fn all_but_weights(pack: &Pack, region: &Region) -> Result<(), PackError> {
     for (weight, id) in pack.weights().iter().zip(0..) {
         let bytes = region.wait(pack.weight_range(WeightId(id))?, None)?;
         match &weight.form {
-            Form::Plain { .. } => set(bytes, false),
+            Form::Plain { .. } | Form::EncodedRows { .. } => set(bytes, false),
             Form::Panels { dtype, k, r, panel_bytes, .. } => {
                 bytes.chunks(*panel_bytes).for_each(|panel| set(&panel[..k * r * dtype.size()], false));
+            }
+            Form::EncodedPanels { panel, panel_bytes, .. } => {
+                let len = panel.byte_len().unwrap_or(*panel_bytes);
+                bytes.chunks(*panel_bytes).for_each(|panel| set(&panel[..len], false));
             }
         }
     }

@@ -14,5 +14,7 @@ mod goldens;
 mod ops;
 /// The portable graph where no tuned plan fits.
 mod portable;
+/// Weights in fewer bits through the command, against ONNX Runtime with weights rounded alike.
+mod quantized;
 /// `publish` into S3, and `dev`.
 mod tools;

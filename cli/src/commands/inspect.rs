@@ -43,6 +43,10 @@ struct Inspection {
     sections: Vec<SectionRow>,
     chunks: usize,
     weight_count: usize,
+    /// What weights are stored as, most bytes first.
+    encodings: Vec<EncodingRow>,
+    /// Memory that encoded weights take beside the pack once a plan ran.
+    expanded_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     weights: Option<Vec<WeightRow>>,
 }
@@ -72,12 +76,24 @@ struct SectionRow {
     bytes: u64,
 }
 
+/// All weights of one encoding.
+#[derive(Serialize)]
+struct EncodingRow {
+    /// `f16` or `int8`; of those that are stored as they are, their dtype.
+    encoding: String,
+    weights: usize,
+    bytes: u64,
+    /// What they would take without the encoding.
+    plain_bytes: u64,
+}
+
 #[derive(Serialize)]
 struct WeightRow {
     name: String,
     section: &'static str,
     offset: u64,
     bytes: u64,
+    encoding: String,
     form: String,
 }
 
@@ -111,7 +127,8 @@ fn inspect(args: &InspectArgs, pack: &Pack, region: &Region) -> Result<Inspectio
     });
     let weights = pack.weights().iter().map(|w| {
         let (section, bytes) = (w.place.section().name(), w.form.byte_len()?);
-        Ok(WeightRow { name: w.name.clone(), section, offset: w.offset, bytes, form: form(&w.form) })
+        let (encoding, form) = (encoding(&w.form), form(&w.form));
+        Ok(WeightRow { name: w.name.clone(), section, offset: w.offset, bytes, encoding, form })
     });
     Ok(Inspection {
         file: args.pack.display().to_string(),
@@ -130,14 +147,44 @@ fn inspect(args: &InspectArgs, pack: &Pack, region: &Region) -> Result<Inspectio
             .collect(),
         chunks: pack.chunks().len(),
         weight_count: pack.weights().len(),
+        encodings: encodings(pack)?,
+        expanded_bytes: pack.expanded_bytes(),
         weights: args.weights.then(|| weights.collect::<Result<_>>()).transpose()?,
     })
+}
+
+fn encodings(pack: &Pack) -> Result<Vec<EncodingRow>> {
+    let mut rows: Vec<EncodingRow> = Vec::new();
+    for form in pack.weights().iter().map(|w| &w.form) {
+        let (encoding, bytes, plain) = (encoding(form), form.byte_len()?, form.expanded()?.byte_len()?);
+        let index = rows.iter().position(|row| row.encoding == encoding).unwrap_or_else(|| {
+            rows.push(EncodingRow { encoding, weights: 0, bytes: 0, plain_bytes: 0 });
+            rows.len() - 1
+        });
+        let row = &mut rows[index];
+        (row.weights, row.bytes, row.plain_bytes) =
+            (row.weights + 1, row.bytes + bytes, row.plain_bytes + plain);
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+    Ok(rows)
+}
+
+fn encoding(form: &Form) -> String {
+    match form {
+        Form::Plain { dtype, .. } | Form::Panels { dtype, .. } => dtype.to_string(),
+        Form::EncodedPanels { panel, .. } => panel.encoding.to_string(),
+        Form::EncodedRows { encoding, .. } => encoding.to_string(),
+    }
 }
 
 fn form(form: &Form) -> String {
     match form {
         Form::Plain { dtype, shape } => format!("{dtype}{}", DisplayShape(shape)),
         Form::Panels { dtype, k, mn, r, .. } => format!("{dtype} panels of {r}, k={k}, mn={mn}"),
+        Form::EncodedPanels { panel, mn, .. } => {
+            format!("{} panels of {}, k={}, mn={mn}", panel.encoding, panel.r, panel.k)
+        }
+        Form::EncodedRows { encoding, shape } => format!("{encoding} rows{}", DisplayShape(shape)),
     }
 }
 
@@ -190,6 +237,17 @@ impl fmt::Display for Inspection {
             sections.row([s.kind.into(), s.offset.to_string(), s.bytes.to_string()]);
         }
         writeln!(f, "\n{sections}{} weights, {} chunks", self.weight_count, self.chunks)?;
+        for row in &self.encodings {
+            let size = bytes(row.bytes);
+            write!(f, "{} weights as {}: {size}", row.weights, row.encoding)?;
+            if row.bytes < row.plain_bytes {
+                write!(f, " instead of {}", bytes(row.plain_bytes))?;
+            }
+            writeln!(f)?;
+        }
+        if self.expanded_bytes > 0 {
+            writeln!(f, "encoded weights take {} more once a plan ran", bytes(self.expanded_bytes))?;
+        }
         for (name, error) in &m.provenance.max_relative_error {
             writeln!(
                 f,

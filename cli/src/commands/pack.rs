@@ -3,7 +3,7 @@
 use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_packer::{InputPins, PackOptions, Packed, Report, Stage, Target};
+use glowplug_packer::{InputPins, PackOptions, Packed, Report, Stage, Target, Weights};
 use glowplug_predict::{Model, ModelOptions};
 use serde::Serialize;
 use std::fmt;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// Make a pack of an ONNX model, and check its answers against the unoptimized graph before it is written.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  glowplug pack mnist-cnn.onnx -o mnist-cnn.glow --manifest mnist-cnn.toml\n  glowplug pack ppocr-cls.onnx -o ppocr-cls.glow --input 'x=f32[1,3,48,192]'"
+    after_help = "Examples:\n  glowplug pack mnist-cnn.onnx -o mnist-cnn.glow --manifest mnist-cnn.toml\n  glowplug pack ppocr-cls.onnx -o ppocr-cls.glow --input 'x=f32[1,3,48,192]'\n  glowplug pack minilm.onnx -o minilm.glow --input 'input_ids=i64[1,128]' --weights int8"
 )]
 pub(crate) struct PackArgs {
     /// The model.
@@ -35,6 +35,10 @@ pub(crate) struct PackArgs {
     /// weights where their kernels cut them alike; each machine takes the best plan it can run.
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',', default_value = "common")]
     targets: Vec<Target>,
+    /// How weights of convolutions, products and tables are stored: f32 as in the model, f16, or int8 with a scale for
+    /// each output channel. Arithmetic stays in f32 (docs/quantization.md).
+    #[arg(long, value_name = "ENCODING", default_value_t = Weights::F32, env = "GLOWPLUG_WEIGHTS")]
+    weights: Weights,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -68,12 +72,19 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
 /// process of its own.
 fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
     let [first, others @ ..] = args.targets.as_slice() else { anyhow::bail!("no --target") };
-    let mut packed = pack_file(&args.model, args.manifest.as_deref(), args.inputs.clone(), *first, progress)?;
+    let mut packed = pack_file(
+        &args.model,
+        args.manifest.as_deref(),
+        args.inputs.clone(),
+        (*first, args.weights),
+        progress,
+    )?;
     for target in others {
         let temp = tempfile::tempdir()?;
         let file = temp.path().join("other.glow");
         let mut child = std::process::Command::new(std::env::current_exe()?);
         child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
+        child.args(["--weights", &args.weights.to_string()]);
         if let Some(manifest) = &args.manifest {
             child.arg("--manifest").arg(manifest);
         }
@@ -97,7 +108,7 @@ pub(crate) fn pack_file(
     onnx: &Path,
     manifest: Option<&Path>,
     inputs: Vec<InputPins>,
-    target: Target,
+    (target, weights): (Target, Weights),
     progress: &dyn Fn(Stage),
 ) -> Result<Packed> {
     let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
@@ -110,6 +121,7 @@ pub(crate) fn pack_file(
         inputs,
         manifest: text.as_deref(),
         target,
+        weights,
         read_asset: &mut |name| std::fs::read(beside.join(name)),
         progress: &mut |stage| progress(stage),
         seed: 0,
@@ -145,10 +157,20 @@ impl fmt::Display for Answer {
         let (from, to) = (bytes(r.onnx_bytes as u64), bytes(r.pack_bytes as u64));
         let plans = if r.plans == 1 { String::new() } else { format!("{} plans, the first of ", r.plans) };
         writeln!(f, "{}: {to} from {from} of ONNX, {plans}{} nodes for {}", self.file, r.nodes, r.target)?;
+        let w = &r.weights;
+        let with = if w.encoded > 0 { "with these weights " } else { "" };
+        if w.encoding != "f32" {
+            let (saved, of) = (bytes(w.f32_bytes.saturating_sub(w.encoded_bytes)), bytes(w.f32_bytes));
+            let (encoded, count) = (w.encoded, w.count);
+            writeln!(f, "  {encoded} of {count} weights as {}: {saved} saved of {of}", w.encoding)?;
+            for kept in &w.kept {
+                writeln!(f, "  {kept}")?;
+            }
+        }
         for (name, error) in &r.max_relative_error {
             writeln!(
                 f,
-                "  output {name:?} differs from the unoptimized graph by {error:.1e} of its largest value"
+                "  output {name:?} differs from the unoptimized graph {with}by {error:.1e} of its largest value"
             )?;
         }
         if let Some(how) = &r.batch {

@@ -4,6 +4,7 @@ pub(crate) mod names;
 
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
+use crate::expanded::{ExpandedWeights, FloatPanels};
 use crate::kernels::columns::Reduction;
 use crate::ops::{
     Attention, BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, Dense,
@@ -18,7 +19,7 @@ use glowplug_pack::plan::{
     AxisMap, BinaryOp, Body, CHANNEL_BLOCK, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat,
     PlanGraph, Reducer, ScanInput, Share, Step, Window, fact_of,
 };
-use glowplug_pack::{Form, Pack, PackError, Region, WeightId};
+use glowplug_pack::{Dtype, Form, Pack, PackError, Region, WeightId};
 use names::{activation, binary, comparison, find_kernel, kernel_op, reducer, unary};
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,17 +48,19 @@ use tract_linalg::mmm::{MMMInputValue, MatMatMul, OutputStoreSpec, PackedMatrixS
 use tract_linalg::multithread::BShare;
 use tract_linalg::routines::Func;
 
-/// The runnable graph of a validated plan, and the plan's target. Errors: a kernel that this CPU or this build
+/// The runnable graph of a validated plan, and the plan's target. What encoded weights become is shared through `expanded`. Errors: a kernel that this CPU or this build
 /// has not, or has with another panel layout ([`ErrorKind::UnsupportedCpu`]); weights whose bytes do not arrive.
 pub(crate) fn decode(
     pack: &Pack,
     region: &Arc<Region>,
+    expanded: &ExpandedWeights,
     graph: PlanGraph,
 ) -> Result<(String, CheckedGraph), EngineError> {
     let PlanGraph { head, kernels, bodies, nodes, inputs, outputs } = graph;
     let found = kernels.iter().map(find_kernel).collect::<Result<_, _>>()?;
+    let (bodies_so_far, binary, layouts) = (Vec::new(), Vec::new(), kernels.as_slice());
     let mut decoder =
-        Decoder { pack, region, layouts: &kernels, kernels: found, bodies: Vec::new(), binary: Vec::new() };
+        Decoder { pack, region, expanded, layouts, kernels: found, bodies: bodies_so_far, binary };
     for Body { nodes, inputs, outputs } in bodies {
         let body = decoder.graph(nodes, &inputs, &outputs)?;
         decoder.bodies.push(Arc::new(body));
@@ -71,6 +74,7 @@ type BinaryKernel = (BinaryOp, Share, Option<Arc<BinFn>>);
 struct Decoder<'a> {
     pack: &'a Pack,
     region: &'a Arc<Region>,
+    expanded: &'a ExpandedWeights,
     layouts: &'a [Kernel],
     kernels: Vec<Box<dyn MatMatMul>>,
     bodies: Vec<Arc<CheckedGraph>>,
@@ -267,6 +271,7 @@ impl Decoder<'_> {
             Op::OneHotRows { table, activation: a } => Box::new(OneHotRows {
                 region: self.region.clone(),
                 table: self.pack.weight_range(*table)?,
+                encoding: self.pack.weight(*table)?.form.encoding(),
                 activation: activation(*a),
                 shape: tensor_shape(output)?.to_vec(),
             }),
@@ -290,20 +295,24 @@ impl Decoder<'_> {
         from_bytes(*dtype, shape, self.region.wait(self.pack.weight_range(id)?, deadline())?)
     }
 
-    fn filters(&self, id: WeightId) -> TractResult<Filters> {
-        let Form::Panels { k, mn, panel_bytes, .. } = &self.pack.weight(id)?.form else {
-            bail!("plain filters")
+    /// A matrix in panels that are read as f32: its panels, depth and rows (or columns).
+    fn float_panels(&self, id: WeightId) -> TractResult<(FloatPanels, usize, usize)> {
+        let (depth, count) = match &self.pack.weight(id)?.form {
+            Form::Panels { k, mn, .. } => (*k, *mn),
+            Form::EncodedPanels { panel, mn, .. } => (panel.k, *mn),
+            form => bail!("{form:?}, expected panels"),
         };
-        let (region, bytes) = (self.region.clone(), self.pack.weight_range(id)?);
-        Ok(Filters { region, bytes, panel_bytes: *panel_bytes, depth: *k, count: *mn })
+        Ok((self.expanded.panels(self.pack, self.region, id)?, depth, count))
+    }
+
+    fn filters(&self, id: WeightId) -> TractResult<Filters> {
+        let (panels, depth, count) = self.float_panels(id)?;
+        Ok(Filters { panels, depth, count })
     }
 
     fn dense_weight(&self, id: WeightId) -> TractResult<DenseWeight> {
-        let Form::Panels { k, mn, panel_bytes, .. } = self.pack.weight(id)?.form else {
-            bail!("a plain matrix")
-        };
-        let range = self.pack.weight_range(id)?;
-        Ok(DenseWeight { region: self.region.clone(), range, panel_bytes, depth: k, columns: mn })
+        let (panels, depth, columns) = self.float_panels(id)?;
+        Ok(DenseWeight { panels, depth, columns })
     }
 
     fn region_panels(&self, id: WeightId, format: &PanelFormat) -> TractResult<Box<dyn MMMInputValue>> {
@@ -349,7 +358,7 @@ impl Decoder<'_> {
         let depth = match a {
             Operand::Weight { weight } => match &self.pack.weight(*weight)?.form {
                 Form::Panels { k, .. } => Some(*k),
-                Form::Plain { .. } => None,
+                _ => None,
             },
             Operand::Input { index, .. } => match inputs.get(*index) {
                 Some(Fact::Panels { k, .. }) => Some(*k),
@@ -412,14 +421,20 @@ impl Decoder<'_> {
     }
 
     fn gather(&self, id: WeightId) -> TractResult<GatherRows> {
-        let Form::Plain { dtype, shape } = &self.pack.weight(id)?.form else { bail!("a table in panels") };
+        let form = &self.pack.weight(id)?.form;
+        let (dtype, shape) = match form {
+            Form::Plain { dtype, shape } => (*dtype, shape),
+            Form::EncodedRows { shape, .. } => (Dtype::F32, shape),
+            form => bail!("a table of {form:?}"),
+        };
         let [rows, row_shape @ ..] = shape.as_slice() else { bail!("a table without rows") };
         Ok(GatherRows {
             region: self.region.clone(),
             start: self.pack.weight_range(id)?.start,
             rows: *rows,
             row_shape: row_shape.to_vec(),
-            datum_type: datum_type(*dtype),
+            datum_type: datum_type(dtype),
+            encoding: form.encoding(),
         })
     }
 }

@@ -14,6 +14,7 @@
 mod checked;
 mod decode;
 mod error;
+mod expanded;
 mod kernels;
 mod memory;
 mod ops;

@@ -3,6 +3,7 @@
 use crate::checked::CheckedGraph;
 use crate::decode::decode;
 use crate::error::{EngineError, ErrorKind};
+use crate::expanded::ExpandedWeights;
 use crate::panels::{Waits, with_waits};
 use crate::plans::Plans;
 use crate::portable;
@@ -11,7 +12,7 @@ use crate::team::{self, Team};
 use crate::values::{from_tract, to_tract};
 use glowplug_pack::manifest::Axis;
 use glowplug_pack::plan::{Fact, Node, Op, Operand, Outlet, PlanGraph, PlanHead, ScanInput, fact_of};
-use glowplug_pack::{DisplayShape, Dtype, Form, Pack, Region, Tensor, WeightId};
+use glowplug_pack::{DisplayShape, Dtype, EncodedPanel, Form, Pack, Region, Tensor, WeightId};
 use std::sync::Arc;
 use std::time::Instant;
 use tract_core::internal::{IntoTValue, TVec, TractError, TractResult};
@@ -85,6 +86,7 @@ impl Plan {
     pub(crate) fn from_section(
         pack: &Pack,
         region: &Arc<Region>,
+        expanded: &ExpandedWeights,
         section: &[u8],
         options: &BuildOptions,
     ) -> Result<Plan, EngineError> {
@@ -92,7 +94,7 @@ impl Plan {
         let (inputs, outputs) = ports(pack, &graph)?;
         let team = if work(pack, &graph) < WORTH_SHARING { None } else { team(options) };
         let waits = Waits { deadline: options.deadline, helpers: false };
-        let (target, graph) = with_waits(waits, || decode(pack, region, graph))?;
+        let (target, graph) = with_waits(waits, || decode(pack, region, expanded, graph))?;
         Ok(Plan { graph, inputs, outputs, target, source: Source::Tuned, team })
     }
 
@@ -202,7 +204,7 @@ fn work(pack: &Pack, graph: &PlanGraph) -> usize {
 /// About how many multiplications one of `nodes` takes.
 fn node_work(pack: &Pack, nodes: &[Node], node: &Node) -> usize {
     let depth = |id: WeightId| match pack.weight(id).map(|w| &w.form) {
-        Ok(Form::Panels { k, .. }) => *k,
+        Ok(Form::Panels { k, .. } | Form::EncodedPanels { panel: EncodedPanel { k, .. }, .. }) => *k,
         _ => 1,
     };
     let each = match &node.op {

@@ -4,6 +4,7 @@
 //! versions that no tuned plan fits.
 
 use crate::error::{EngineError, ErrorKind};
+use crate::expanded::ExpandedWeights;
 use crate::plan::{BuildOptions, Plan, Source, unfit};
 use crate::portable;
 use glowplug_pack::plan::PlanHead;
@@ -17,6 +18,8 @@ const MAX_PORTABLE: usize = 2;
 pub struct Plans {
     pack: Arc<Pack>,
     region: Arc<Region>,
+    /// What encoded weights become, once for all plans.
+    expanded: ExpandedWeights,
     options: BuildOptions,
     /// In the pack's order: of several for the same shapes, the first that builds serves.
     candidates: Vec<Candidate>,
@@ -59,8 +62,8 @@ impl Plans {
             }
         }
         let default = pack.manifest().inputs.iter().map(glowplug_pack::manifest::InputSpec::shape).collect();
-        let (options, built) = (options.clone(), Mutex::default());
-        let plans = Plans { pack, region, options, candidates, skipped, default, built };
+        let (options, expanded, built) = (options.clone(), ExpandedWeights::default(), Mutex::default());
+        let plans = Plans { pack, region, expanded, options, candidates, skipped, default, built };
         plans.at(&plans.default_shapes())?;
         Ok(plans)
     }
@@ -112,7 +115,7 @@ impl Plans {
                 continue;
             }
             let bytes = self.pack.plans().nth(*section).unwrap_or_default();
-            match Plan::from_section(&self.pack, &self.region, bytes, &self.options) {
+            match Plan::from_section(&self.pack, &self.region, &self.expanded, bytes, &self.options) {
                 Err(e) if e.kind() == ErrorKind::UnsupportedCpu => {
                     tracing::info!(plan = section, reason = %e, "plan skipped");
                     skipped.push(format!("plan {section}: {e}"));

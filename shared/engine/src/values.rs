@@ -118,3 +118,12 @@ pub(crate) fn from_bytes(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> TractRe
     let tensor = unsafe { TractTensor::from_raw_dt(datum_type(dtype), shape, bytes) }?;
     Ok(tensor.into_tensor())
 }
+
+/// Bytes of a pack as little-endian floats, in place. Errors: not aligned to 4.
+#[allow(unsafe_code, reason = "std has no safe cast of bytes to floats")]
+pub(crate) fn floats(bytes: &[u8]) -> TractResult<&[f32]> {
+    // SAFETY: every bit pattern is an f32, and `align_to` splits off what is not aligned.
+    let (before, floats, after) = unsafe { bytes.align_to::<f32>() };
+    ensure!(before.is_empty() && after.is_empty(), "weights that are not aligned to 4 bytes");
+    Ok(floats)
+}

@@ -6,11 +6,11 @@ use glowplug_engine::{BuildOptions, EngineError, ErrorKind, Plan, target};
 use glowplug_pack::manifest::{Axis, InputSpec, ModelInfo, OutputSpec};
 use glowplug_pack::plan::{
     Activation, BinaryOp, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph, PlanHead,
-    Share, Step, Window,
+    RowStrides, Share, Step, Window,
 };
 use glowplug_pack::{
-    Buffer, Dtype, Form, Manifest, Memory, Pack, PackBuilder, PackError, Place, Region, Tensor, TensorData,
-    WeightId,
+    Buffer, Dtype, EncodedPanel, Encoding, Form, Manifest, Memory, Pack, PackBuilder, PackError, Place,
+    Region, Tensor, TensorData, WeightId,
 };
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -613,4 +613,124 @@ fn memory_that_kernels_cannot_read_is_an_error() {
     let plan = build_over(Arc::new(region), &file).unwrap();
     let e = plan.run(&[f32s(&[2, 4, 11, 13], 5)]).unwrap_err();
     assert!(e.to_string().contains("is not aligned to"), "{e}");
+}
+
+/// A weight of `[mn, k]` values, rounded to `encoding`, as panels: encoded, or else as what they become.
+fn weight_in(draft: &mut Draft, encoding: Encoding, encoded: bool, (mn, k): (usize, usize)) -> WeightId {
+    let rows: Vec<_> = ramp(mn * k, 7).chunks(k).map(|row| encoding.round(row).unwrap()).collect();
+    if !encoded {
+        let format = PanelFormat { dtype: Dtype::F32, r: 16, align: 4, end_padding: 1 };
+        return draft.panels(&format, &rows.concat(), k, mn);
+    }
+    let panel = EncodedPanel { encoding, k, r: 16 };
+    let form = Form::encoded_panels(panel, mn).unwrap();
+    let Form::EncodedPanels { panel_bytes, .. } = form else { panic!("{form:?}") };
+    let mut bytes = Vec::new();
+    for (p, rows) in rows.chunks(16).enumerate() {
+        let at = |i: usize| rows.get(i % 16).map_or(0.0, |row| row[i / 16]);
+        bytes.extend(panel.encode(&(0..k * 16).map(at).collect::<Vec<_>>()).unwrap());
+        bytes.resize((p + 1) * panel_bytes, 0x7f);
+    }
+    draft.builder.weight("w", Place::Blobs, form, &bytes).unwrap()
+}
+
+/// As [`weight_in`], as rows.
+fn table_in(draft: &mut Draft, encoding: Encoding, encoded: bool, shape: [usize; 2]) -> WeightId {
+    let rows: Vec<_> =
+        ramp(shape[0] * shape[1], 5).chunks(shape[1]).map(|r| encoding.round(r).unwrap()).collect();
+    if !encoded {
+        return draft.weight(&shape, &rows.concat());
+    }
+    let bytes: Vec<u8> = rows.iter().flat_map(|row| encoding.encode_row(row).unwrap()).collect();
+    let form = Form::EncodedRows { encoding, shape: shape.to_vec() };
+    draft.builder.weight("w", Place::Embeddings, form, &bytes).unwrap()
+}
+
+/// Rows of a table, by their numbers and as one-hot rows, times a matrix of many panels.
+fn lookup_and_product(encoding: Encoding, encoded: bool) -> Draft {
+    let mut draft = Draft::new();
+    let ids = draft.source(Dtype::I64, &[1, 6]);
+    let (table, hot) =
+        (table_in(&mut draft, encoding, encoded, [9, 21]), table_in(&mut draft, encoding, encoded, [5, 21]));
+    let bias = draft.constant(&[21], &ramp(21, 3));
+    let rows = draft.node(Op::GatherRows { table }, &[ids], Fact::f32(&[1, 6, 21]));
+    let op = Op::OneHotRows { table: hot, activation: Activation::Relu };
+    let hot = draft.node(op, &[ids, bias], Fact::f32(&[1, 6, 21]));
+    let sum = draft.node(Op::Binary { op: BinaryOp::Add }, &[rows, hot], Fact::f32(&[1, 6, 21]));
+    let dense = Op::Dense {
+        weight: weight_in(&mut draft, encoding, encoded, (403, 21)),
+        rows: RowStrides { outer: 1, outer_stride: 0, inner: 6, inner_stride: 21 },
+        bias: false,
+        residual: false,
+        activation: Activation::Identity,
+    };
+    draft.node(dense, &[sum], Fact::f32(&[1, 6, 403]));
+    draft
+}
+
+/// A convolution of images large enough for several threads.
+fn filtered(encoding: Encoding, encoded: bool) -> Draft {
+    let mut draft = Draft::new();
+    let source = draft.source(Dtype::F32, &[1, 3, 40, 40]);
+    let window =
+        Window { kernel: (3, 3), strides: (1, 1), dilations: (1, 1), pads: (1, 1), output: (40, 40) };
+    let kernel = weight_in(&mut draft, encoding, encoded, (150, 27));
+    let bias = draft.source(Dtype::F32, &[150]);
+    let op = Op::BlockedConv { window, kernel, steps: vec![] };
+    let conv = draft.node(op, &[source, bias], Fact::f32(&[1, 19, 40, 40, 8]));
+    draft.node(Op::UnblockChannels, &[conv], Fact::f32(&[1, 150, 40, 40]));
+    draft
+}
+
+#[test]
+fn encoded_weights_give_the_bits_that_their_values_give() {
+    let ids = vec![Tensor::from_i64([1, 6], vec![0, 8, -1, -9, 4, 3]).unwrap()];
+    let images = vec![f32s(&[1, 3, 40, 40], 5), f32s(&[150], 3)];
+    let bits = |t: &Tensor| t.as_f32().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    for encoding in [Encoding::F16, Encoding::Int8] {
+        let drafts: [(fn(Encoding, bool) -> Draft, &[Tensor]); 2] =
+            [(lookup_and_product, &ids), (filtered, &images)];
+        for (draft, inputs) in drafts {
+            let [stored, encoded] = [false, true].map(|encoded| draft(encoding, encoded).file());
+            let wanted = build(&stored).unwrap().run(inputs).unwrap();
+            for threads in [1, 3] {
+                let region = Arc::new(Region::complete(Buffer::copy_of(&encoded).unwrap()));
+                let options = BuildOptions { threads, ..BuildOptions::default() };
+                let plan = Plan::build(Arc::new(Pack::parse(&encoded).unwrap()), region, &options).unwrap();
+                // The second time from memory.
+                for _ in 0..2 {
+                    let found = plan.run(inputs).unwrap();
+                    assert!(bits(&found[0]) == bits(&wanted[0]), "{encoding} on {threads} threads");
+                }
+            }
+        }
+        let plan = lookup_and_product(encoding, true).plan();
+        let e = plan.run(&[Tensor::from_i64([1, 6], vec![0, 0, 0, 0, 9, 0]).unwrap()]).unwrap_err();
+        assert!(
+            e.kind() == ErrorKind::Run && e.to_string().contains("index 9 into a table of 9 rows"),
+            "{e}"
+        );
+    }
+}
+
+#[test]
+fn encoded_weights_are_waited_for_and_expanded_by_many_threads_at_once() {
+    let file = filtered(Encoding::Int8, true).file();
+    let inputs = [f32s(&[1, 3, 40, 40], 5), f32s(&[150], 3)];
+    let wanted = build(&file).unwrap().run(&inputs).unwrap();
+    for threads in [1, 2] {
+        let (region, pack) = pending(&file);
+        let options = BuildOptions { threads, ..BuildOptions::default() };
+        let plan = Plan::build(pack.clone(), region.clone(), &options).unwrap();
+        let soon = Some(Instant::now() + Duration::from_millis(10));
+        let e = plan.run_until(&inputs, soon).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Timeout, "{e}");
+        std::thread::scope(|scope| {
+            let run = || plan.run(&inputs).unwrap();
+            let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+            std::thread::sleep(Duration::from_millis(5));
+            deliver(&region, &pack, &file);
+            assert!(runs.into_iter().all(|run| run.join().unwrap() == wanted));
+        });
+    }
 }

@@ -4,7 +4,7 @@ use crate::error::{ErrorKind, PackError};
 use crate::header::{Chunk, Header, Section, SectionKind};
 use crate::manifest::Manifest;
 use crate::region::Region;
-use crate::weights::{self, Weight, WeightId};
+use crate::weights::{self, Form, Weight, WeightId};
 use crate::wire::Reader;
 use std::ops::Range;
 use std::time::Instant;
@@ -118,6 +118,14 @@ impl Pack {
         let range = weight.range()?;
         let base = self.header.section(weight.place.section()).map_or(0, |s| s.offset);
         Ok(base + range.start..base + range.end)
+    }
+
+    /// Bytes of memory that encoded panels take beside the pack once plans have expanded them. 0 where none is encoded.
+    #[must_use]
+    pub fn expanded_bytes(&self) -> u64 {
+        let encoded = self.weights.iter().filter(|w| matches!(w.form, Form::EncodedPanels { .. }));
+        let bytes = encoded.map(|w| w.form.expanded().and_then(|form| form.byte_len()).unwrap_or(u64::MAX));
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// The bytes of every tuned plan, in file order.

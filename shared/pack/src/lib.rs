@@ -1,7 +1,7 @@
 //! The vocabulary that every layer shares, and the pack: one file that holds one model, ready to run.
 //!
 //! Reading order: [`Dtype`] and [`Tensor`] are what models take and give; [`manifest`] is what a pack says
-//! about itself; [`header`], [`weights`], [`plan`] and [`portable`] are its structure; [`Pack`] reads and checks all of
+//! about itself; [`header`], [`weights`], [`encoding`], [`plan`] and [`portable`] are its structure; [`Pack`] reads and checks all of
 //! it, [`PackBuilder`] writes it; a [`Region`] holds its bytes while they arrive. [`wire`] is the byte codec.
 //!
 //! This crate knows no tract, no AWS, no async and no files. Everything it reads is hostile until checked:
@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod wire;
 
 mod build;
+pub mod encoding;
 mod file;
 pub mod header;
 pub mod plan;
@@ -26,6 +27,7 @@ pub mod weights;
 
 pub use build::PackBuilder;
 pub use dtype::{Dtype, UnknownDtype};
+pub use encoding::{EncodedPanel, Encoding};
 pub use error::{ErrorKind, PackError};
 pub use file::Pack;
 pub use header::{Header, Section, SectionKind};

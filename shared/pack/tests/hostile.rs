@@ -5,7 +5,9 @@
 
 use glowplug_pack::header::{ALIGN, CHUNK_BYTES, MAGIC};
 use glowplug_pack::manifest::{Axis, InputSpec, Manifest, ModelInfo};
-use glowplug_pack::{Buffer, Dtype, ErrorKind, Form, Header, Pack, PackBuilder, Place, Region};
+use glowplug_pack::{
+    Buffer, Dtype, EncodedPanel, Encoding, ErrorKind, Form, Header, Pack, PackBuilder, Place, Region,
+};
 use proptest::prelude::*;
 
 fn manifest() -> Manifest {
@@ -146,6 +148,51 @@ fn weights_that_do_not_fit_are_refused_before_they_are_written() {
     assert!(e.to_string().contains("panel_bytes 512, expected a multiple of 512 of at least 6400"), "{e}");
     let form = Form::Plain { dtype: Dtype::F32, shape: vec![usize::MAX, 8] };
     assert!(PackBuilder::new().weight("w", Place::Blobs, form, &[]).is_err());
+}
+
+#[test]
+fn a_form_that_this_reader_does_not_know_is_refused_by_its_tag() {
+    use glowplug_pack::wire::{Reader, Writer};
+    let known = Writer::encode(&Form::EncodedRows { encoding: Encoding::Int8, shape: vec![2, 3] });
+    assert_eq!(known[..2], [3, 1]);
+    for (at, tag, text) in [(0, 4, "unknown Form tag 4"), (1, 2, "unknown Encoding tag 2")] {
+        let mut bytes = known.clone();
+        bytes[at] = tag;
+        let e = Reader::decode::<Form>(&bytes).unwrap_err();
+        assert!(e.to_string().contains(text), "{e}");
+    }
+}
+
+#[test]
+fn encoded_weights_expand_to_what_was_encoded() {
+    let values: Vec<f32> = (0..20i16 * 3).map(|i| f32::from(i - 30) / 8.0).collect();
+    for encoding in [Encoding::F16, Encoding::Int8] {
+        let rounded: Vec<f32> = values.chunks(3).flat_map(|row| encoding.round(row).unwrap()).collect();
+        let rows: Vec<u8> = rounded.chunks(3).flat_map(|row| encoding.encode_row(row).unwrap()).collect();
+        let form = Form::EncodedRows { encoding, shape: vec![20, 3] };
+        let (plain, bytes) = form.expand(&rows).unwrap();
+        assert_eq!(plain, Form::Plain { dtype: Dtype::F32, shape: vec![20, 3] });
+        assert_eq!(bytes, rounded.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+        assert!(form.expand(&rows[1..]).is_err());
+
+        // The same as two panels of 16 rows, the last 12 of which are missing.
+        let panel = EncodedPanel { encoding, k: 3, r: 16 };
+        let form = Form::encoded_panels(panel, 20).unwrap();
+        let Form::EncodedPanels { panel_bytes, .. } = form else { panic!("{form:?}") };
+        let at = |row: usize, k: usize| rounded.get(row * 3 + k).copied().unwrap_or_default();
+        let mut encoded = Vec::new();
+        for p in 0..2 {
+            let values: Vec<f32> = (0..3).flat_map(|k| (0..16).map(move |i| at(p * 16 + i, k))).collect();
+            encoded.extend(panel.encode(&values).unwrap());
+            encoded.resize((p + 1) * panel_bytes, 0xff);
+        }
+        let (panels, bytes) = form.expand(&encoded).unwrap();
+        assert_eq!(panels, Form::Panels { dtype: Dtype::F32, k: 3, mn: 20, r: 16, panel_bytes: 512 });
+        for (row, k) in (0..32).flat_map(|row| (0..3).map(move |k| (row, k))) {
+            let byte = row / 16 * 512 + (k * 16 + row % 16) * 4;
+            assert_eq!(bytes[byte..byte + 4], at(row, k).to_le_bytes(), "{encoding} row {row}, depth {k}");
+        }
+    }
 }
 
 proptest! {

@@ -16,9 +16,10 @@ use crate::encode::encode;
 use crate::error::PackerError;
 use crate::import::{Imported, Port};
 use crate::pack::{Graphs, guard, simplify};
+use crate::quantize::Quantizer;
 use cut::Cut;
-use glowplug_pack::PackBuilder;
 use glowplug_pack::plan::PlanGraph;
+use glowplug_pack::{Encoding, PackBuilder};
 use tract_core::internal::*;
 use tract_core::ops::konst::Const;
 
@@ -59,7 +60,11 @@ enum Wire {
 impl Batch {
     /// The model image by image, if it is a batch of images for a convolutional network. `simplified` is the model
     /// without any cut. Errors: why it has to be done as a whole.
-    pub(crate) fn of(imported: &Imported, simplified: &TypedModel) -> Result<Option<Batch>, PackerError> {
+    pub(crate) fn of(
+        imported: &Imported,
+        simplified: &TypedModel,
+        quantizer: &Quantizer,
+    ) -> Result<Option<Batch>, PackerError> {
         let Some(images) = images(imported) else { return Ok(None) };
         if !is_convolutional(simplified) || !is_large(simplified) {
             return Ok(None);
@@ -73,15 +78,20 @@ impl Batch {
             let one = imported.typed_at(&inputs).map_err(failed)?;
             Cut::of(&imported.typed, one, images).map_err(failed)
         })?;
-        let graphs = |typed: &TypedModel| simplify(typed).and_then(Graphs::of);
+        let graphs = |typed: &TypedModel| quantizer.apply(simplify(typed)?).and_then(Graphs::of);
         let tail = cut.tail.as_ref().map(graphs).transpose()?;
         Ok(Some(Batch { images, body: graphs(&cut.body)?, tail, wires: cut.wires }))
     }
 
     /// The plan, its weights added to `builder` in execution order. Errors: as [`encode`].
-    pub(crate) fn encode(&self, builder: &mut PackBuilder) -> Result<PlanGraph, PackerError> {
-        let body = encode(&self.body.decluttered, &self.body.optimized, builder)?;
-        let tail = self.tail.as_ref().map(|tail| encode(&tail.decluttered, &tail.optimized, builder));
+    pub(crate) fn encode(
+        &self,
+        encoding: Option<Encoding>,
+        builder: &mut PackBuilder,
+    ) -> Result<PlanGraph, PackerError> {
+        let mut plan = |graphs: &Graphs| encode(&graphs.decluttered, &graphs.optimized, encoding, builder);
+        let body = plan(&self.body)?;
+        let tail = self.tail.as_ref().map(plan);
         join::join(self.images, body, tail.transpose()?, &self.wires)
             .map_err(|e| PackerError::model("image by image", &e))
     }

@@ -15,8 +15,11 @@ pub(crate) use conv::window;
 
 use crate::error::{ErrorKind, PackerError};
 use glowplug_engine::target;
-use glowplug_pack::plan::{Body, Fact, Kernel, Node, Op, Outlet, PanelFormat, PlanGraph, PlanHead};
-use glowplug_pack::{Dtype, Form, PackBuilder, Place, WeightId};
+use glowplug_pack::plan::{
+    Body, FILTER_PANEL, Fact, Kernel, Node, Op, Outlet, PanelFormat, PlanGraph, PlanHead,
+};
+use glowplug_pack::weights::f32_panel_bytes;
+use glowplug_pack::{Dtype, EncodedPanel, Encoding, Form, PackBuilder, Place, WeightId};
 use std::collections::HashMap;
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
@@ -35,15 +38,20 @@ const EMBEDDING_VALUES: usize = 1 << 16;
 /// Weights of up to this many bytes are copied when a plan is built.
 const CONSTANT_BYTES: usize = 1 << 16;
 
-/// The plan of `optimized`, its weights added to `builder` in execution order.
+/// Columns of a panel, as our own products and convolutions and tract's kernels of this height read them.
+const WIDTH: usize = FILTER_PANEL;
+
+/// The plan of `optimized`, its weights added to `builder` in execution order. Those that our own operators read are written
+/// in `encoding` where every value of them comes back bit by bit.
 ///
 /// Errors: an operator, dtype or pattern that plans do not cover, with the node's name.
 pub(crate) fn encode(
     decluttered: &TypedModel,
     optimized: &TypedModel,
+    encoding: Option<Encoding>,
     builder: &mut PackBuilder,
 ) -> Result<PlanGraph, PackerError> {
-    let mut encoder = Encoder::new(decluttered, optimized, builder);
+    let mut encoder = Encoder::new(decluttered, optimized, encoding, builder);
     let order = order(optimized).map_err(|e| PackerError::model("plan", &e))?;
     let mut refused: Vec<Refused<'_>> = Vec::new();
     for id in order {
@@ -123,6 +131,7 @@ struct DeconvSource<'a> {
 
 struct Encoder<'a> {
     model: &'a TypedModel,
+    encoding: Option<Encoding>,
     builder: &'a mut PackBuilder,
     convs: HashMap<&'a str, ConvSource<'a>>,
     deconvs: HashMap<&'a str, DeconvSource<'a>>,
@@ -141,7 +150,12 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(decluttered: &'a TypedModel, model: &'a TypedModel, builder: &'a mut PackBuilder) -> Encoder<'a> {
+    fn new(
+        decluttered: &'a TypedModel,
+        model: &'a TypedModel,
+        encoding: Option<Encoding>,
+        builder: &'a mut PackBuilder,
+    ) -> Encoder<'a> {
         let isa = match std::env::consts::ARCH {
             "x86_64" => IsaSet::of_arch(tract_linalg::isa::Arch::X86_64),
             "aarch64" => IsaSet::of_arch(tract_linalg::isa::Arch::Aarch64),
@@ -151,6 +165,7 @@ impl<'a> Encoder<'a> {
         let (convs, deconvs, loops) = Default::default();
         let mut encoder = Encoder {
             model,
+            encoding,
             builder,
             convs,
             deconvs,
@@ -297,7 +312,10 @@ impl<'a> Encoder<'a> {
         let gathered = node.outputs[0].successors.iter().any(|s| is_row_gather(self.model.node(s.node)));
         let embedding = gathered && constant.val().len() >= EMBEDDING_VALUES;
         let place = if embedding { Place::Embeddings } else { Place::Blobs };
-        let id = self.plain_weight(&node.name, constant.val(), place)?;
+        let id = match gathered {
+            true => self.table(&node.name, constant.val(), place)?,
+            false => self.plain_weight(&node.name, constant.val(), place)?,
+        };
         self.in_place.insert(outlet, id);
         Ok(id)
     }
@@ -308,6 +326,53 @@ impl<'a> Encoder<'a> {
         let tensor = tensor.cast_to_dt(glowplug_engine::datum_type(dtype))?;
         let form = Form::Plain { dtype, shape: tensor.shape().to_vec() };
         Ok(self.builder.weight(name, place, form, tensor.as_bytes())?)
+    }
+
+    /// A weight that is read row by row.
+    fn table(&mut self, name: &str, tensor: &Tensor, place: Place) -> TractResult<WeightId> {
+        match self.encoding.filter(|_| tensor.is_plain() && tensor.datum_type() == DatumType::F32) {
+            Some(encoding) => {
+                let (shape, plain) = (tensor.shape(), tensor.try_as_plain_ram()?);
+                let row = shape.iter().skip(1).product::<usize>().max(1);
+                let rows = plain.as_slice::<f32>()?.chunks(row).map(|row| encoding.encode_row(row));
+                match rows.collect::<Option<Vec<_>>>().filter(|_| !shape.is_empty() && !shape.contains(&0)) {
+                    Some(rows) => {
+                        let form = Form::EncodedRows { encoding, shape: shape.to_vec() };
+                        Ok(self.builder.weight(name, place, form, &rows.concat())?)
+                    }
+                    None => self.plain_weight(name, tensor, place),
+                }
+            }
+            None => self.plain_weight(name, tensor, place),
+        }
+    }
+
+    /// Panels of [`WIDTH`] that are read as f32: `[k, WIDTH]` values each, `panels` holding one after the other.
+    fn float_panels(&mut self, name: &str, (k, mn): (usize, usize), panels: &[f32]) -> TractResult<WeightId> {
+        let each = panels.chunks_exact(k * WIDTH);
+        ensure!(each.len() == mn.div_ceil(WIDTH), "{} panels for {mn} rows", each.len());
+        if let Some(encoding) = self.encoding {
+            let layout = EncodedPanel { encoding, k, r: WIDTH };
+            if let Some(encoded) =
+                each.clone().map(|values| layout.encode(values)).collect::<Option<Vec<_>>>()
+            {
+                let form = Form::encoded_panels(layout, mn)?;
+                let Form::EncodedPanels { panel_bytes, .. } = form else { bail!("{form:?}") };
+                let mut bytes = vec![0; encoded.len() * panel_bytes];
+                for (to, from) in bytes.chunks_exact_mut(panel_bytes).zip(&encoded) {
+                    to[..from.len()].copy_from_slice(from);
+                }
+                return Ok(self.builder.weight(name, Place::Blobs, form, &bytes)?);
+            }
+        }
+        // Room for one record that other kernels read ahead, so that a plan of theirs reads the same weight.
+        let panel_bytes = f32_panel_bytes(k, WIDTH).context("a panel too large")?;
+        let mut bytes = vec![0; each.len() * panel_bytes];
+        for (to, values) in bytes.chunks_exact_mut(panel_bytes).zip(each) {
+            to.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, v)| *to = v.to_le_bytes());
+        }
+        let form = Form::Panels { dtype: Dtype::F32, k, mn, r: WIDTH, panel_bytes };
+        Ok(self.builder.weight(name, Place::Blobs, form, &bytes)?)
     }
 
     fn constant(&mut self, name: &str, tensor: &Tensor) -> TractResult<Op> {

@@ -1,8 +1,8 @@
-//! From an ONNX model to a verified pack: import, simplify, plan, write, verify.
+//! From an ONNX model to a verified pack: import, simplify, quantize, plan, write, verify.
 //!
 //! [`pack()`] is all there is to call. What it packs is planned by tract's own passes and loaded again by the
 //! very engine that will run it; a pack whose outputs differ from the model's is refused. Reading order:
-//! `pack` for the stages, `import` for ONNX, `blocked` for what is planned by our own passes, `batch` for batches image by
+//! `pack` for the stages, `import` for ONNX, `quantize` for weights in fewer bits, `blocked` for what is planned by our own passes, `batch` for batches image by
 //! image, `encode` for the table of operators, `verify` for the check.
 //!
 //! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
@@ -13,6 +13,7 @@ mod batch;
 mod blocked;
 mod encode;
 mod error;
+mod fingerprint;
 mod fuse;
 mod import;
 mod manifest;
@@ -21,12 +22,14 @@ mod pack;
 mod pin;
 mod planned;
 mod portable;
+mod quantize;
 mod target;
 mod verify;
 
 pub use error::{ErrorKind, PackerError};
 pub use merge::merge;
-pub use pack::{PackOptions, Packed, Report, Stage, pack};
+pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
+pub use quantize::Weights;
 pub use target::Target;

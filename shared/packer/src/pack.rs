@@ -1,4 +1,4 @@
-//! Import, simplify, plan, write, verify: a model's way into a pack.
+//! Import, simplify, quantize, plan, write, verify: a model's way into a pack.
 
 use crate::batch::Batch;
 use crate::blocked::block;
@@ -9,11 +9,12 @@ use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
 use crate::portable::{Portable, PortableReport};
+use crate::quantize::{Quantizer, Weights};
 use crate::target::Target;
-use crate::verify::{Path, ROUNDS, verify};
+use crate::verify::{Path, ROUNDS, verify, verify_simplified};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::plan::PlanGraph;
-use glowplug_pack::{Manifest, Pack, PackBuilder, element_count};
+use glowplug_pack::{Encoding, Manifest, Pack, PackBuilder, Weight, element_count};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_core::internal::TypedModel;
@@ -25,6 +26,8 @@ pub enum Stage {
     Import,
     /// Graph passes that do not depend on the CPU.
     Simplify,
+    /// Rounding weights to what the pack will hold.
+    Quantize,
     /// Choosing kernels and prepacking weights.
     Plan,
     /// Laying out the file.
@@ -35,12 +38,13 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Stage; 5] = [Stage::Import, Stage::Simplify, Stage::Plan, Stage::Write, Stage::Verify];
+    pub const ALL: [Stage; 6] =
+        [Stage::Import, Stage::Simplify, Stage::Quantize, Stage::Plan, Stage::Write, Stage::Verify];
 
-    /// `import`, `simplify`, `plan`, `write` or `verify`.
+    /// `import`, `simplify`, `quantize`, `plan`, `write` or `verify`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        ["import", "simplify", "plan", "write", "verify"][self as usize]
+        ["import", "simplify", "quantize", "plan", "write", "verify"][self as usize]
     }
 }
 
@@ -54,6 +58,8 @@ pub struct PackOptions<'a> {
     pub manifest: Option<&'a str>,
     /// The CPUs that the plans are for.
     pub target: Target,
+    /// How weights are stored.
+    pub weights: Weights,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
     /// Is told of each stage as it begins.
@@ -88,6 +94,8 @@ pub struct Report {
     pub onnx_bytes: usize,
     /// Bytes of the pack.
     pub pack_bytes: usize,
+    /// How weights are stored.
+    pub weights: WeightsReport,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
@@ -100,6 +108,38 @@ pub struct Report {
     /// How batches of a convolutional network are planned: image by image, or as a whole and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
+}
+
+/// How the weights of a pack are stored.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct WeightsReport {
+    /// `f32`, `f16` or `int8`.
+    pub encoding: String,
+    /// How many weights are stored so; others are as the model has them.
+    pub encoded: usize,
+    /// How many weights there are.
+    pub count: usize,
+    /// Bytes of those that are encoded.
+    pub encoded_bytes: u64,
+    /// Bytes that these would take as f32.
+    pub f32_bytes: u64,
+    /// Weights that the encoding has no place for, each with why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
+}
+
+impl WeightsReport {
+    fn of(weights: Weights, quantizer: &Quantizer, table: &[Weight]) -> Result<WeightsReport, PackerError> {
+        let mut report =
+            WeightsReport { encoding: weights.to_string(), count: table.len(), ..WeightsReport::default() };
+        report.kept = quantizer.kept().to_vec();
+        for form in table.iter().map(|w| &w.form).filter(|form| form.encoding().is_some()) {
+            report.encoded += 1;
+            report.encoded_bytes += form.byte_len()?;
+            report.f32_bytes += form.expanded()?.byte_len()?;
+        }
+        Ok(report)
+    }
 }
 
 /// A verified pack of an ONNX model.
@@ -127,18 +167,29 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     }
     (options.progress)(Stage::Simplify);
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
+    (options.progress)(Stage::Quantize);
+    let quantizer = Quantizer::of(options.weights, &decluttered)?;
+    let rounded = decluttered.iter().map(|model| quantizer.apply(model.clone()));
+    let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Plan);
     // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
     let by_image = options.target.runs_here();
-    let graphs = imported.iter().zip(decluttered).map(|(i, simplified)| Planned::of(i, simplified, by_image));
+    let graphs = imported.iter().zip(rounded).map(|(i, model)| Planned::of(i, model, &quantizer, by_image));
     let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Write);
-    let portable = Portable::of(first, &graphs[0].simplified);
-    let mut file = Writer { graphs, parsed, onnx_bytes, options, portable };
+    let portable = Portable::of(first, &graphs[0].simplified, &quantizer);
+    let mut file = Writer { graphs, parsed, onnx_bytes, options, quantizer, portable };
     let mut written = file.write(BTreeMap::new())?;
     (file.options.progress)(Stage::Verify);
     let mut errors = BTreeMap::new();
     if file.options.target.runs_here() {
+        if file.quantizer.encoding().is_some() {
+            for (imported, simplified) in imported.iter().zip(decluttered) {
+                let (typed, inputs, rounds) =
+                    (imported.typed.clone(), &imported.inputs, (file.options.seed, ROUNDS));
+                guard("verify", || verify_simplified(typed, simplified, inputs, rounds))?;
+            }
+        }
         for (index, imported) in imported.iter().enumerate() {
             file.verify_tuned(index, &mut written, imported, &mut errors)?;
         }
@@ -188,6 +239,7 @@ impl Graphs {
 
 /// The model for one set of shapes, and the way in which it is planned.
 struct Planned {
+    /// Rounded, where weights are.
     simplified: TypedModel,
     way: Way,
     /// Why a batch is not planned image by image.
@@ -200,8 +252,13 @@ enum Way {
 }
 
 impl Planned {
-    fn of(imported: &Imported, simplified: TypedModel, by_image: bool) -> Result<Planned, PackerError> {
-        let batch = if by_image { Batch::of(imported, &simplified) } else { Ok(None) };
+    fn of(
+        imported: &Imported,
+        simplified: TypedModel,
+        quantizer: &Quantizer,
+        by_image: bool,
+    ) -> Result<Planned, PackerError> {
+        let batch = if by_image { Batch::of(imported, &simplified, quantizer) } else { Ok(None) };
         match batch {
             Ok(Some(batch)) => {
                 Ok(Planned { simplified, way: Way::ByImage(Box::new(batch)), as_a_whole: None })
@@ -216,10 +273,14 @@ impl Planned {
         Ok(Planned { simplified, way, as_a_whole })
     }
 
-    fn encode(&self, builder: &mut PackBuilder) -> Result<PlanGraph, PackerError> {
+    fn encode(
+        &self,
+        encoding: Option<Encoding>,
+        builder: &mut PackBuilder,
+    ) -> Result<PlanGraph, PackerError> {
         match &self.way {
-            Way::Whole(graphs) => encode(&graphs.decluttered, &graphs.optimized, builder),
-            Way::ByImage(batch) => batch.encode(builder),
+            Way::Whole(graphs) => encode(&graphs.decluttered, &graphs.optimized, encoding, builder),
+            Way::ByImage(batch) => batch.encode(encoding, builder),
         }
     }
 }
@@ -273,6 +334,7 @@ struct Writer<'a, 'o> {
     parsed: Parsed,
     onnx_bytes: &'a [u8],
     options: &'a mut PackOptions<'o>,
+    quantizer: Quantizer,
     /// Or why the model has none.
     portable: Result<Portable, PackerError>,
 }
@@ -281,6 +343,7 @@ struct Writer<'a, 'o> {
 struct Written {
     bytes: Vec<u8>,
     plans: Vec<PlanGraph>,
+    weights: WeightsReport,
     portable: Option<PortableReport>,
 }
 
@@ -289,14 +352,15 @@ impl Writer<'_, '_> {
         let mut builder = PackBuilder::new();
         let mut plans: Vec<PlanGraph> = Vec::new();
         let mut known = Known::default();
+        let encoding = self.quantizer.encoding();
         for graphs in &self.graphs {
             let plan = if plans.is_empty() {
-                let plan = graphs.encode(&mut builder)?;
+                let plan = graphs.encode(encoding, &mut builder)?;
                 known = Known::of(&plan, &builder)?;
                 plan
             } else {
                 let mut own = PackBuilder::new();
-                let plan = graphs.encode(&mut own)?;
+                let plan = graphs.encode(encoding, &mut own)?;
                 merge::add(plan, &own, &known, &mut builder)?
             };
             plan.validate(builder.weights())?;
@@ -314,7 +378,8 @@ impl Writer<'_, '_> {
         for (name, bytes) in &self.parsed.assets {
             builder.asset(name, bytes.clone())?;
         }
-        Ok(Written { bytes: builder.finish(self.manifest(errors))?, plans, portable })
+        let weights = WeightsReport::of(self.options.weights, &self.quantizer, builder.weights())?;
+        Ok(Written { bytes: builder.finish(self.manifest(errors))?, plans, weights, portable })
     }
 
     /// Checks plan `index` of the file just written. A batch whose images cannot be told apart that way is planned as
@@ -327,9 +392,10 @@ impl Writer<'_, '_> {
         errors: &mut BTreeMap<String, f64>,
     ) -> Result<(), PackerError> {
         let rounds = (self.options.seed, ROUNDS);
+        let reference = self.quantizer.reference(&imported.typed)?;
         let check = |bytes: &[u8]| {
-            let (typed, inputs) = (imported.typed.clone(), &imported.inputs);
-            guard("verify", || verify(bytes, &Path::Tuned, typed, inputs, rounds))
+            let (reference, inputs) = (reference.clone(), &imported.inputs);
+            guard("verify", || verify(bytes, &Path::Tuned, reference, inputs, rounds))
         };
         let mut found = check(&written.bytes);
         if let (Err(why), Some(Planned { simplified, way: Way::ByImage(_), .. })) =
@@ -361,7 +427,9 @@ impl Writer<'_, '_> {
         };
         let others = portable.others(imported);
         let elsewhere = others.into_iter().try_for_each(|other| {
-            check(&written.bytes, other.typed, &other.inputs, 1).map_err(|e| (other.name, e))
+            let reference = self.quantizer.reference(&other.typed);
+            let checked = reference.and_then(|model| check(&written.bytes, model, &other.inputs, 1));
+            checked.map_err(|e| (other.name, e))
         });
         let bytes = match elsewhere {
             Ok(()) => written.bytes,
@@ -374,7 +442,7 @@ impl Writer<'_, '_> {
                 self.write(BTreeMap::new())?.bytes
             }
         };
-        check(&bytes, imported.typed.clone(), &imported.inputs, ROUNDS)
+        check(&bytes, self.quantizer.reference(&imported.typed)?, &imported.inputs, ROUNDS)
     }
 
     /// How batches are planned, in a line; nothing where there is none.
@@ -401,6 +469,10 @@ impl Writer<'_, '_> {
             provenance.unexecuted.push(self.options.target.to_string());
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
+        provenance.options.insert("weights".to_owned(), self.options.weights.to_string());
+        if !self.quantizer.kept().is_empty() {
+            provenance.options.insert("weights kept".to_owned(), self.quantizer.kept().join("; "));
+        }
         let without = match &self.portable {
             Ok(portable) => portable.fixed_axes(),
             Err(e) => Some(format!("none: {e}")),
@@ -427,7 +499,7 @@ fn report(
     max_relative_error: BTreeMap<String, f64>,
     file: &Writer<'_, '_>,
 ) -> Result<Report, PackerError> {
-    let Written { bytes, plans, portable } = written;
+    let Written { bytes, plans, weights, portable } = written;
     let mut operators = BTreeMap::new();
     let nodes =
         |plan: &PlanGraph| plan.nodes.len() + plan.bodies.iter().map(|b| b.nodes.len()).sum::<usize>();
@@ -444,6 +516,7 @@ fn report(
         operators,
         onnx_bytes,
         pack_bytes: bytes.len(),
+        weights: weights.clone(),
         max_relative_error,
         portable: portable.clone(),
         without_portable: file.portable.as_ref().err().map(ToString::to_string),

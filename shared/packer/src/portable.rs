@@ -10,6 +10,7 @@ mod ops;
 use crate::error::PackerError;
 use crate::import::{Imported, OpenAxis, Port};
 use crate::pack::guard;
+use crate::quantize::Quantizer;
 use encode::Encoded;
 use glowplug_pack::PackBuilder;
 use glowplug_pack::plan::PlanGraph;
@@ -46,26 +47,30 @@ pub(crate) struct Other {
     /// The axis and its extent.
     pub(crate) name: String,
     pub(crate) inputs: Vec<Port>,
-    /// The reference.
+    /// As imported.
     pub(crate) typed: TypedModel,
 }
 
 impl Portable {
     /// The graph with as many open axes as tract can do with. `pinned` is the simplified graph at the pinned
-    /// shapes. Errors: an operator that portable graphs do not cover, with the node's name.
-    pub(crate) fn of(imported: &Imported, pinned: &TypedModel) -> Result<Portable, PackerError> {
+    /// shapes, rounded. Errors: an operator that portable graphs do not cover, with the node's name.
+    pub(crate) fn of(
+        imported: &Imported,
+        pinned: &TypedModel,
+        quantizer: &Quantizer,
+    ) -> Result<Portable, PackerError> {
         let axes = imported.open_axes();
         let mut fixed = Vec::new();
         let mut found = match axes.is_empty() {
             true => None,
-            false => Portable::with(imported, &axes).map_err(|e| fixed.push(told(&axes, &e))).ok(),
+            false => Portable::with(imported, &axes, quantizer).map_err(|e| fixed.push(told(&axes, &e))).ok(),
         };
         if found.is_none() && axes.len() > 1 {
             fixed.clear();
             let mut keep = Vec::new();
             for axis in &axes {
                 keep.push(axis.clone());
-                match Portable::with(imported, &keep) {
+                match Portable::with(imported, &keep, quantizer) {
                     Ok(portable) => found = Some(portable),
                     Err(e) => {
                         fixed.push(told(std::slice::from_ref(axis), &e));
@@ -90,11 +95,12 @@ impl Portable {
         Ok(Portable { encoded, open: Vec::new(), fixed })
     }
 
-    fn with(imported: &Imported, keep: &[OpenAxis]) -> Result<Portable, PackerError> {
+    fn with(imported: &Imported, keep: &[OpenAxis], quantizer: &Quantizer) -> Result<Portable, PackerError> {
         guard("portable graph", || {
             let model =
                 imported.open(keep).and_then(|(typed, symbols)| Ok((typed.into_decluttered()?, symbols)));
             let (model, symbols) = model.map_err(|e| PackerError::model("portable graph", &e))?;
+            let model = quantizer.apply(model)?;
             let names: Vec<_> = keep.iter().map(|axis| axis.name.clone()).zip(symbols).collect();
             let encoded = encode::encode(&model, &names, &imported.inputs)?;
             Ok(Portable { encoded, open: keep.to_vec(), fixed: Vec::new() })
@@ -132,7 +138,7 @@ impl Portable {
         plans: &[PlanGraph],
     ) -> Result<(Vec<u8>, PortableReport), PackerError> {
         let mut graph = self.encoded.graph.clone();
-        let mut matcher = Matcher::new(builder, plans);
+        let mut matcher = Matcher::new(builder, plans)?;
         let mut tensors = self.encoded.tensors.iter();
         for node in graph.graphs.iter_mut().flat_map(|g| &mut g.nodes) {
             if let Op::Constant { value } = &mut node.op

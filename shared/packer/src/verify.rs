@@ -46,9 +46,46 @@ pub(crate) fn verify(
     path: &Path,
     reference: TypedModel,
     inputs: &[Port],
-    (seed, rounds): (u64, u64),
+    rounds: (u64, u64),
 ) -> Result<BTreeMap<String, f64>, PackerError> {
     let plan = load(pack_bytes, path, inputs)?;
+    let names: Vec<_> = plan.outputs().iter().map(|port| port.name.clone()).collect();
+    compare(path.name(), &names, reference, inputs, rounds, |tensors| {
+        let failed = |e| PackerError::new(ErrorKind::Verify, format!("{}: first run: {e}", path.name()));
+        plan.run(tensors).map_err(failed)
+    })
+}
+
+/// Checks that simplifying changed nothing: `simplified` gives what `typed` gives. Where weights are rounded, the pack is compared
+/// with the simplified graph, and so this is what the rest stands on. Errors: as [`verify`].
+pub(crate) fn verify_simplified(
+    typed: TypedModel,
+    simplified: TypedModel,
+    inputs: &[Port],
+    rounds: (u64, u64),
+) -> Result<(), PackerError> {
+    let names: Vec<_> = (0..typed.outputs.len()).map(|i| i.to_string()).collect();
+    let failed = |e: TractError| PackerError::model("run of the simplified graph", &e);
+    let simplified = simplified.into_runnable().map_err(failed)?;
+    let run = |tensors: &[Tensor]| run(&simplified, tensors).map_err(failed);
+    compare("simplified graph", &names, typed, inputs, rounds, run).map(drop)
+}
+
+fn run(model: &Arc<TypedRunnableModel>, tensors: &[Tensor]) -> TractResult<Vec<Tensor>> {
+    let values = tensors.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
+    let outputs = model.run(values.collect::<TractResult<_>>()?)?;
+    outputs.iter().map(|t| glowplug_engine::from_tract(t)).collect()
+}
+
+/// The largest errors of what `found` gives for random inputs, under the outputs' `names`.
+fn compare(
+    what: &str,
+    names: &[String],
+    reference: TypedModel,
+    inputs: &[Port],
+    (seed, rounds): (u64, u64),
+    found: impl Fn(&[Tensor]) -> Result<Vec<Tensor>, PackerError>,
+) -> Result<BTreeMap<String, f64>, PackerError> {
     let bounds: Vec<_> = (0..inputs.len()).map(|i| index_bound(&reference, i)).collect();
     let scales: Vec<_> = reference.outputs.iter().map(|o| least_scale(&reference, *o)).collect();
     let model_error = |e: TractError| PackerError::model("reference run", &e);
@@ -58,24 +95,17 @@ pub(crate) fn verify(
         let mut random = Random(seed.wrapping_add(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let tensors = inputs.iter().zip(&bounds).map(|(port, bound)| random.tensor(port, *bound, round));
         let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
-        let values = tensors.iter().map(glowplug_engine::to_tract).collect::<TractResult<Vec<_>>>();
-        let values = values.map_err(model_error)?.into_iter().map(IntoTValue::into_tvalue).collect();
-        let wanted = reference.run(values).map_err(model_error)?;
-        let found = plan
-            .run(&tensors)
-            .map_err(|e| PackerError::new(ErrorKind::Verify, format!("{}: first run: {e}", path.name())))?;
-        for (i, (port, wanted)) in plan.outputs().iter().zip(&wanted).enumerate() {
-            let wanted = glowplug_engine::from_tract(wanted).map_err(model_error)?;
-            let error = relative_error(&found[i], &wanted, scales[i]);
+        let wanted = run(&reference, &tensors).map_err(model_error)?;
+        let found = found(&tensors)?;
+        for (i, (name, wanted)) in names.iter().zip(&wanted).enumerate() {
+            let error = relative_error(&found[i], wanted, scales[i]);
             if error > TOLERANCE || error.is_nan() {
                 let text = format!(
-                    "{}: output {:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed",
-                    path.name(),
-                    port.name
+                    "{what}: output {name:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed"
                 );
                 return Err(PackerError::new(ErrorKind::Verify, text));
             }
-            let entry = worst.entry(port.name.clone()).or_insert(0.0);
+            let entry = worst.entry(name.clone()).or_insert(0.0);
             *entry = error.max(*entry);
         }
     }

@@ -7,7 +7,7 @@ mod npz;
 use glowplug_engine::{BuildOptions, Plan, Plans};
 use glowplug_pack::plan::{Op, PlanGraph};
 use glowplug_pack::{Buffer, Pack, Region, Tensor, TensorData};
-use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, Target, pack};
+use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, Target, Weights, pack};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,12 +23,22 @@ fn onnx(name: &str) -> Vec<u8> {
 }
 
 fn try_pack(onnx: &[u8], pins: &[&str], manifest: Option<&str>) -> Result<Packed, PackerError> {
+    try_pack_in(onnx, pins, manifest, Weights::F32)
+}
+
+fn try_pack_in(
+    onnx: &[u8],
+    pins: &[&str],
+    manifest: Option<&str>,
+    weights: Weights,
+) -> Result<Packed, PackerError> {
     let mut stages = vec![];
     let mut options = PackOptions {
         name: "model".into(),
         inputs: pins.iter().map(|p| p.parse().unwrap()).collect(),
         manifest,
         target: Target::Common,
+        weights,
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
         progress: &mut |stage| stages.push(stage),
         seed: 7,
@@ -233,5 +243,39 @@ fn what_is_not_the_same_image_by_image_is_planned_as_a_whole() {
         assert!(told.starts_with("as a whole: ") && told.contains(why), "{name}: {told}");
         assert_eq!(Pack::parse(&packed.bytes).unwrap().manifest().provenance.options["batch"], told);
         assert_eq!(loops(&default_graph(&packed.bytes)), 0, "{name}");
+    }
+}
+
+#[test]
+fn weights_in_fewer_bits_serve_every_plan_and_are_stored_once() {
+    let (one, batch) = ("x=f32[1,3,192,512]", "x=f32[1|5,3,192,512]");
+    let onnx = onnx("ppocr-cls");
+    let shape = [1, 3, 192, 512];
+    let input = [Tensor::new(shape, TensorData::F32(image_of(&shape, 3))).unwrap()];
+    let wanted = plan_at(&try_pack(&onnx, &[one], None).unwrap().bytes, &shape, 1).run(&input).unwrap();
+    for (weights, most) in [(Weights::F16, 2e-3), (Weights::Int8, 5e-2)] {
+        let packs = [one, batch].map(|pin| try_pack_in(&onnx, &[pin], None, weights).unwrap());
+        let count = |packed: &Packed| (packed.report.weights.encoded, packed.report.weights.encoded_bytes);
+        assert_eq!(count(&packs[0]), count(&packs[1]), "{weights}");
+        assert!(packs[0].report.weights.encoded > 20, "{:?}", packs[0].report.weights);
+        assert_eq!(packs[1].report.batch.as_deref(), Some("image by image"));
+        let copies = |packed: &Packed| packed.report.portable.as_ref().unwrap().second_copy_bytes;
+        let f32_copies = copies(&try_pack(&onnx, &[batch], None).unwrap());
+        assert_eq!(copies(&packs[1]), f32_copies, "{weights}: the portable graph has weights of its own");
+
+        let region = Arc::new(Region::complete(Buffer::copy_of(&packs[1].bytes).unwrap()));
+        let pack = Arc::new(Pack::from_complete(&region).unwrap());
+        assert_eq!(pack.manifest().provenance.options["weights"], weights.to_string());
+        let options = BuildOptions { portable: true, ..BuildOptions::default() };
+        let portable = Plans::open(pack, region, &options).unwrap().at(&[shape.to_vec()]).unwrap();
+        let (tuned, portable) =
+            (plan_at(&packs[1].bytes, &shape, 2).run(&input).unwrap(), portable.run(&input).unwrap());
+        let far = |a: &Tensor, b: &Tensor| {
+            let pairs = a.as_f32().unwrap().iter().zip(b.as_f32().unwrap());
+            pairs.fold(0f32, |most, (a, b)| most.max((a - b).abs()))
+        };
+        assert!(far(&tuned[0], &portable[0]) < 1e-5, "{weights}");
+        let lost = far(&tuned[0], &wanted[0]);
+        assert!(lost > 0.0 && lost < most, "{weights}: {lost} away from f32");
     }
 }

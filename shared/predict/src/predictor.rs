@@ -164,6 +164,12 @@ impl Predictor {
         let start = Instant::now();
         let opened = self.0.store.open(resolved, self.admit(key, resolved)).await;
         let opened = opened.map_err(|e| PredictError::store(resolved, &e))?;
+        // Encoded weights are expanded beside the pack, as soon as they are read.
+        let expanded = opened.pack.expanded_bytes();
+        if expanded > 0 {
+            let bytes = opened.pack.header().file_len.saturating_add(expanded);
+            self.admit(key, resolved)(bytes).map_err(|e| PredictError::store(resolved, &e))?;
+        }
         let mut options = self.0.options.model.clone();
         options.fetch_ms = Some(ms_since(start));
         let built = tokio::task::spawn_blocking(move || Model::open(opened, &options)).await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
+use glowplug_pack::{EncodedPanel, Encoding, Form, Pack, PackBuilder, Place, WeightId};
 use glowplug_predict::v2::NamedTensor;
 use glowplug_predict::{
     ErrorKind, ModelOptions, ModelRef, PredictError, Predictor, PredictorOptions, Served, Tensor, Timings,
@@ -16,11 +17,15 @@ const PACK: &[u8] = include_bytes!("../../../tests/data/1/mnist-cnn.glow");
 
 /// A memory store with the pack under these names, version 1, alias `default`.
 async fn store(names: &[&str]) -> Arc<dyn ObjectStore> {
+    store_of(names, PACK).await
+}
+
+async fn store_of(names: &[&str], pack: &[u8]) -> Arc<dyn ObjectStore> {
     let objects: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
     let models = PackStore::new(objects.clone());
     for name in names {
         let (name, version) = (name.parse().unwrap(), Version::new("1").unwrap());
-        let published = models.publish(&name, &version, PACK.into()).await.unwrap();
+        let published = models.publish(&name, &version, pack.into()).await.unwrap();
         models.set_alias(&name, &"default".parse().unwrap(), &version, &published.digest).await.unwrap();
     }
     objects
@@ -112,6 +117,43 @@ async fn a_model_over_the_budget_is_refused_with_both_numbers() {
     assert_eq!(e.kind(), ErrorKind::TooLarge);
     let text = e.to_string();
     assert!(text.contains(&PACK.len().to_string()) && text.contains("1000"), "{text}");
+}
+
+/// The pack with one weight more, which is encoded.
+fn with_an_encoded_weight() -> Vec<u8> {
+    let pack = Pack::parse(PACK).unwrap();
+    let slice = |range: std::ops::Range<u64>| {
+        &PACK[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()]
+    };
+    let mut builder = PackBuilder::new();
+    for (id, weight) in (0..).zip(pack.weights()) {
+        let bytes = slice(pack.weight_range(WeightId(id)).unwrap());
+        builder.weight(&weight.name, weight.place, weight.form.clone(), bytes).unwrap();
+    }
+    let layout = EncodedPanel { encoding: Encoding::Int8, k: 1000, r: 16 };
+    let form = Form::encoded_panels(layout, 160).unwrap();
+    let bytes = vec![0; usize::try_from(form.byte_len().unwrap()).unwrap()];
+    builder.weight("encoded", Place::Blobs, form, &bytes).unwrap();
+    pack.plans().for_each(|plan| builder.plan(plan.to_vec()));
+    builder.portable(slice(pack.portable_range().unwrap()).to_vec());
+    for name in pack.manifest().assets.keys() {
+        builder.asset(name, slice(pack.asset_range(name).unwrap()).to_vec()).unwrap();
+    }
+    builder.finish(pack.manifest().clone()).unwrap()
+}
+
+#[tokio::test]
+async fn what_encoded_weights_become_counts_in_the_budget() {
+    let file = with_an_encoded_weight();
+    let expanded = Pack::parse(&file).unwrap().expanded_bytes();
+    assert_eq!(expanded, 10 * (1001 * 64u64).next_multiple_of(512));
+    let all = file.len() as u64 + expanded;
+    let tight = predictor(store_of(&["m"], &file).await, all - 1);
+    let e = infer(&tight, &wanted("m", None), 1).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::TooLarge);
+    assert!(e.to_string().contains(&format!("takes {all} bytes")), "{e}");
+    let enough = predictor(store_of(&["m"], &file).await, all);
+    assert!(infer(&enough, &wanted("m", None), 1).await.is_ok());
 }
 
 #[tokio::test]

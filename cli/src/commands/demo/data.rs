@@ -1,7 +1,7 @@
 //! The vendored models, digits and lines, with the answers that ONNX Runtime gave.
 
 use anyhow::{Context, Result};
-use glowplug_packer::Target;
+use glowplug_packer::{Target, Weights};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,8 @@ impl Data {
         let manifest = self.dir.join(format!("models/{model}.toml"));
         // ppocr-cls leaves height and width open; its manifest's resize step says which it wants.
         let pins = if model == LINES { vec!["x=f32[1,3,48,192]".parse()?] } else { vec![] };
-        let packed = crate::commands::pack::pack_file(&onnx, Some(&manifest), pins, Target::Common, &|_| ());
+        let how = (Target::Common, Weights::F32);
+        let packed = crate::commands::pack::pack_file(&onnx, Some(&manifest), pins, how, &|_| ());
         Ok(packed.with_context(|| format!("packing {model}"))?.bytes)
     }
 }

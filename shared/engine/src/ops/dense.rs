@@ -1,30 +1,20 @@
 //! Dense: rows that are read in place, times a weight that is read in place, and what follows.
 
 use super::plan_op;
-use super::window::floats;
+use crate::expanded::{FloatPanels, PANELS_AT_ONCE};
 use crate::kernels::activation::Activation;
 use crate::kernels::product::{MOST_ROWS, Panels, Rows, Tail, WIDTH, product};
-use crate::panels::{deadline, has_helpers};
-use glowplug_pack::Region;
+use crate::panels::has_helpers;
 use glowplug_pack::plan::RowStrides;
 use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
 use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, ensure, not_out_of_plan, tvec,
 };
 
-/// Panels that are waited for at once, so that the first are used while later ones arrive.
-const PANELS_AT_ONCE: usize = 8;
-
 /// A matrix in panels of 16 columns.
 #[derive(Clone)]
 pub(crate) struct DenseWeight {
-    pub(crate) region: Arc<Region>,
-    /// Its bytes in the file.
-    pub(crate) range: Range<u64>,
-    /// From one panel to the next.
-    pub(crate) panel_bytes: usize,
+    pub(crate) panels: FloatPanels,
     pub(crate) depth: usize,
     pub(crate) columns: usize,
 }
@@ -63,15 +53,13 @@ impl EvalOp for Dense {
         // Helpers know no deadline: the executor waited for all of it already. Many rows are better gone through once,
         // and take so long that the weight is there anyway.
         let at_once = if has_helpers() || rows.count() > MOST_ROWS { panels } else { PANELS_AT_ONCE };
-        let panel_bytes = w.panel_bytes as u64;
         for first in (0..panels).step_by(at_once) {
             let end = panels.min(first + at_once);
-            let bytes = w.range.start + first as u64 * panel_bytes..w.range.start + end as u64 * panel_bytes;
-            let weights = floats(w.region.wait(bytes, deadline())?)?;
+            let weights = w.panels.get(first..end)?;
             let (column, until) = (first * WIDTH, w.columns.min(end * WIDTH));
             let panels = Panels {
                 values: weights,
-                panel: w.panel_bytes / size_of::<f32>(),
+                panel: w.panels.stride(),
                 record: WIDTH,
                 depth: w.depth,
                 columns: until - column,
@@ -89,9 +77,8 @@ impl EvalOp for Dense {
 
 impl PartialEq for Dense {
     fn eq(&self, other: &Dense) -> bool {
-        Arc::ptr_eq(&self.weight.region, &other.weight.region)
-            && (&self.weight.range, self.rows, self.activation)
-                == (&other.weight.range, other.rows, other.activation)
+        self.weight.panels == other.weight.panels
+            && (self.rows, self.activation) == (other.rows, other.activation)
     }
 }
 
@@ -99,6 +86,6 @@ impl Eq for Dense {}
 
 impl fmt::Debug for Dense {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dense({:?} at byte {} of the pack)", self.shape, self.weight.range.start)
+        write!(f, "Dense({:?} at byte {} of the pack)", self.shape, self.weight.panels.start())
     }
 }

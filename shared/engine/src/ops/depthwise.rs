@@ -1,8 +1,9 @@
 //! DepthwiseConv: a convolution with one channel per group, its kernel read in place.
 
 use super::plan_op;
-use super::window::{Axis, axes, floats};
+use super::window::{Axis, axes};
 use crate::panels::deadline;
+use crate::values::floats;
 use glowplug_pack::Region;
 use glowplug_pack::plan::Window;
 use std::fmt;

@@ -4,8 +4,9 @@
 //! than the product. Here four output channels at a time slide along a row.
 
 use super::plan_op;
-use super::window::{Axis, axes, floats};
+use super::window::{Axis, axes};
 use crate::panels::deadline;
+use crate::values::floats;
 use glowplug_pack::Region;
 use glowplug_pack::plan::Window;
 use std::fmt;

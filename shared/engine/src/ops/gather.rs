@@ -1,8 +1,9 @@
-//! Gather: of rows that stay in the region, and of computed tensors.
+//! Gather: of rows that stay in the region, encoded or not, and of computed tensors.
 
 use super::plan_op;
+use crate::kernels::expand;
 use crate::panels::deadline;
-use glowplug_pack::Region;
+use glowplug_pack::{Encoding, Region};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +21,10 @@ pub(crate) struct GatherRows {
     pub(crate) start: u64,
     pub(crate) rows: usize,
     pub(crate) row_shape: Vec<usize>,
+    /// Of what it gives.
     pub(crate) datum_type: DatumType,
+    /// How the table's values are stored, where not as they are given.
+    pub(crate) encoding: Option<Encoding>,
 }
 plan_op!(GatherRows);
 
@@ -29,18 +33,33 @@ impl EvalOp for GatherRows {
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let indices = args_1!(inputs);
-        let row_bytes = self.row_shape.iter().product::<usize>() * self.datum_type.size_of();
+        let values = self.row_shape.iter().product::<usize>();
+        let given_bytes = values * self.datum_type.size_of();
+        let row_bytes = match self.encoding {
+            Some(encoding) => encoding.row_bytes(values).context("rows too long to be stored")?,
+            None => given_bytes,
+        };
         let shape: TVec<usize> = indices.shape().iter().chain(&self.row_shape).copied().collect();
         let mut output = Tensor::zero_dt(self.datum_type, &shape)?;
         let plain = indices.try_as_plain_ram()?;
+        let indices = plain.as_slice::<i64>()?;
         // All rows are told before one is waited for: they come side by side and not one after the other.
-        for index in plain.as_slice::<i64>()? {
+        for index in indices {
             self.region.want(&self.range(*index, row_bytes)?);
         }
-        for (index, row) in
-            plain.as_slice::<i64>()?.iter().zip(output.as_bytes_mut().chunks_exact_mut(row_bytes))
-        {
-            row.copy_from_slice(self.row(*index, row_bytes)?);
+        match self.encoding {
+            Some(encoding) => {
+                let mut output = output.try_as_plain_ram_mut()?;
+                let rows = output.as_slice_mut::<f32>()?.chunks_exact_mut(values);
+                for (index, row) in indices.iter().zip(rows) {
+                    expand::row(encoding, self.row(*index, row_bytes)?, row);
+                }
+            }
+            None => {
+                for (index, row) in indices.iter().zip(output.as_bytes_mut().chunks_exact_mut(given_bytes)) {
+                    row.copy_from_slice(self.row(*index, row_bytes)?);
+                }
+            }
         }
         Ok(tvec!(output.into_tvalue()))
     }

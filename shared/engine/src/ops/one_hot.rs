@@ -1,11 +1,12 @@
 //! OneHotRows: the product of one-hot rows and a matrix, which is to look up its rows.
 
 use super::plan_op;
-use super::window::floats;
 use crate::kernels::activation::Activation;
+use crate::kernels::expand;
 use crate::kernels::rows::add_and_activate;
 use crate::panels::deadline;
-use glowplug_pack::Region;
+use crate::values::floats;
+use glowplug_pack::{Encoding, Region};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(crate) struct OneHotRows {
     pub(crate) region: Arc<Region>,
     /// The table's bytes in the file.
     pub(crate) table: Range<u64>,
+    /// How its values are stored, where not as f32.
+    pub(crate) encoding: Option<Encoding>,
     pub(crate) activation: Activation,
     pub(crate) shape: Vec<usize>,
 }
@@ -33,7 +36,7 @@ impl EvalOp for OneHotRows {
         let (indices, bias) = args_2!(inputs);
         let bias = bias.try_as_plain_ram()?;
         let bias = bias.as_slice::<f32>()?;
-        let table = floats(self.region.wait(self.table.clone(), deadline())?)?;
+        let bytes = self.region.wait(self.table.clone(), deadline())?;
         // SAFETY: all of it is written below, row by row, before anybody reads it: there are as many indices as rows.
         let mut output = unsafe { Tensor::uninitialized::<f32>(&self.shape) }?;
         let mut plain = output.try_as_plain_ram_mut()?;
@@ -46,9 +49,15 @@ impl EvalOp for OneHotRows {
             self.shape
         );
         let zeros = vec![0.0; columns];
-        let write = |index: Option<usize>, out: &mut [f32]| {
-            let row =
-                index.and_then(|i| table.get(i.checked_mul(columns)?..)?.get(..columns)).unwrap_or(&zeros);
+        let table = match self.encoding {
+            Some(encoding) => {
+                Table::Encoded(encoding, encoding.row_bytes(columns).unwrap_or(usize::MAX), bytes)
+            }
+            None => Table::Floats(floats(bytes)?),
+        };
+        let mut expanded = vec![0.0; columns];
+        let mut write = |index: Option<usize>, out: &mut [f32]| {
+            let row = index.and_then(|i| table.row(i, &mut expanded)).unwrap_or(&zeros);
             add_and_activate(row, bias, self.activation, out);
         };
         let indices = indices.try_as_plain_ram()?;
@@ -65,6 +74,29 @@ impl EvalOp for OneHotRows {
             other => bail!("indices of {other:?}"),
         }
         Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+/// A table as it lies in the pack.
+enum Table<'a> {
+    Floats(&'a [f32]),
+    /// With the bytes of a row.
+    Encoded(Encoding, usize, &'a [u8]),
+}
+
+impl<'a> Table<'a> {
+    /// Row `i`, expanded into `to` where it is encoded; `None` where there is no such row.
+    fn row<'r>(&self, i: usize, to: &'r mut [f32]) -> Option<&'r [f32]>
+    where
+        'a: 'r,
+    {
+        match *self {
+            Table::Floats(table) => table.get(i.checked_mul(to.len())?..)?.get(..to.len()),
+            Table::Encoded(encoding, row_bytes, table) => {
+                expand::row(encoding, table.get(i.checked_mul(row_bytes)?..)?.get(..row_bytes)?, to);
+                Some(to)
+            }
+        }
     }
 }
 

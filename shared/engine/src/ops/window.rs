@@ -2,7 +2,6 @@
 
 use glowplug_pack::plan::Window;
 use std::ops::Range;
-use tract_core::internal::{TractResult, ensure};
 
 /// One axis of a window over an input. Extents were validated to stay far below overflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,15 +55,6 @@ impl Axis {
         };
         first..end.max(first)
     }
-}
-
-/// Bytes of a pack as little-endian floats, in place. Errors: not aligned to 4.
-#[allow(unsafe_code, reason = "std has no safe cast of bytes to floats")]
-pub(super) fn floats(bytes: &[u8]) -> TractResult<&[f32]> {
-    // SAFETY: every bit pattern is an f32, and `align_to` splits off what is not aligned.
-    let (before, floats, after) = unsafe { bytes.align_to::<f32>() };
-    ensure!(before.is_empty() && after.is_empty(), "weights that are not aligned to 4 bytes");
-    Ok(floats)
 }
 
 #[cfg(test)]

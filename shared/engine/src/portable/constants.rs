@@ -3,6 +3,7 @@
 use crate::values::from_bytes;
 use glowplug_pack::portable::{Split, Stored};
 use glowplug_pack::{Dtype, Form, Pack, Region, WeightId};
+use std::borrow::Cow;
 use std::time::Instant;
 use tract_core::internal::{Tensor, TractResult, bail, ensure};
 
@@ -21,10 +22,9 @@ impl Constants<'_> {
     pub(super) fn read(&self, stored: &Stored) -> TractResult<Tensor> {
         match stored {
             Stored::Plain { weight, shape } => {
-                let Form::Plain { dtype, .. } = self.pack.weight(*weight)?.form else {
-                    bail!("a plain constant in panels")
-                };
-                from_bytes(dtype, shape, self.bytes(*weight)?)
+                let (form, bytes) = self.expanded(*weight)?;
+                let Form::Plain { dtype, .. } = form else { bail!("a plain constant in panels") };
+                from_bytes(dtype, shape, &bytes)
             }
             Stored::Panels { weights, shape, split } => self.unpack(weights, shape, split),
             Stored::Own { offset, dtype, shape } => {
@@ -37,8 +37,14 @@ impl Constants<'_> {
         }
     }
 
-    fn bytes(&self, weight: WeightId) -> TractResult<&[u8]> {
-        Ok(self.region.wait(self.pack.weight_range(weight)?, self.deadline)?)
+    /// A weight without its encoding, if it has one: exactly the values that plans compute with.
+    fn expanded(&self, weight: WeightId) -> TractResult<(Form, Cow<'_, [u8]>)> {
+        let bytes = self.region.wait(self.pack.weight_range(weight)?, self.deadline)?;
+        let form = &self.pack.weight(weight)?.form;
+        Ok(match form.encoding() {
+            None => (form.clone(), bytes.into()),
+            Some(_) => form.expand(bytes).map(|(form, bytes)| (form, bytes.into()))?,
+        })
     }
 
     /// The plain tensor whose matrices `weights` hold in panels.
@@ -47,11 +53,12 @@ impl Constants<'_> {
         let rows = Split::offsets(shape, &split.rows);
         let depth = Split::offsets(shape, &split.depth);
         for (weight, start) in weights.iter().zip(Split::offsets(shape, &split.batch)) {
-            let Form::Panels { r, panel_bytes, k, mn, .. } = self.pack.weight(*weight)?.form else {
+            let (form, bytes) = self.expanded(*weight)?;
+            let Form::Panels { r, panel_bytes, k, mn, .. } = form else {
                 bail!("a plain constant where panels are wanted")
             };
             ensure!((mn, k) == (rows.len(), depth.len()), "panels of mn={mn}, k={k} for {shape:?}");
-            let panels = self.bytes(*weight)?.chunks(panel_bytes);
+            let panels = bytes.chunks(panel_bytes);
             for (panel, rows) in panels.zip(rows.chunks(r)) {
                 for (record, at_depth) in panel.chunks_exact(r * size_of::<f32>()).zip(&depth) {
                     for (bytes, row) in record.as_chunks().0.iter().zip(rows) {

@@ -202,7 +202,8 @@ pub enum Op {
     BlockedConv {
         /// The window.
         window: Window,
-        /// A weight of `C * kh * kw` deep panels, [`FILTER_PANEL`] of the O rows in each, read in place.
+        /// A weight of `C * kh * kw` deep panels, [`FILTER_PANEL`] of the O rows in each, read in place; it may be
+        /// encoded.
         kernel: WeightId,
         /// What follows the sum, in order.
         steps: Vec<ConvStep>,
@@ -222,14 +223,14 @@ pub enum Op {
     /// ONNX Gather along axis 0 of a weight, its rows read in place. `indices` is i64; negative ones count
     /// from the end.
     GatherRows {
-        /// A plain weight `[rows, ..]`.
+        /// A plain weight `[rows, ..]`, or encoded rows of f32.
         table: WeightId,
     },
     /// `activation(x W + bias + residual)`: rows of an f32 tensor, wherever they lie in it, times a weight. Operands
     /// are `x`, then `bias` (a value per column of W) and `residual` (of the output's shape) where the flags say
     /// so. The output holds the rows one after the other, whatever its shape.
     Dense {
-        /// A weight in panels of 16: its depth is the length of a row.
+        /// A weight in panels of 16, encoded or not: its depth is the length of a row.
         weight: WeightId,
         /// Where the rows begin.
         rows: RowStrides,
@@ -259,7 +260,7 @@ pub enum Op {
     /// Rows of a weight by their numbers, for those that have one: `activation(table[i] + bias)`, and of a number that
     /// is no row's, `activation(bias)`. That is a product of one-hot rows. Operands are `indices`, i64 or i32, and `bias`.
     OneHotRows {
-        /// A plain weight `[rows, columns]`.
+        /// A plain weight `[rows, columns]`, or encoded rows of f32.
         table: WeightId,
         /// What is done to each sum.
         activation: Activation,

@@ -288,7 +288,7 @@ fn gather_rows(context: &Context<'_>, table: WeightId, inputs: &[&Fact], output:
     let (Dtype::I64, indices) = tensor(indices)? else {
         return Err(format!("indices are {indices:?}, expected i64"));
     };
-    let (dtype, [_, row @ ..]) = context.plain(table)? else {
+    let (dtype, [_, row @ ..]) = context.rows(table)? else {
         return Err("the table is a scalar, expected rows".into());
     };
     gives(output, &Fact::Tensor { dtype, shape: [indices, row].concat() })

@@ -27,7 +27,34 @@ impl<'a> Context<'a> {
                 Err(format!("weight {} is bool, expected numbers", id.0))
             }
             Form::Plain { dtype, shape } => Ok((*dtype, shape)),
-            form @ Form::Panels { .. } => Err(format!("weight {} is {form:?}, expected it plain", id.0)),
+            form => Err(format!("weight {} is {form:?}, expected it plain", id.0)),
+        }
+    }
+
+    /// As [`Context::plain`], of a weight whose rows are read one by one: they may be encoded, and are f32 then.
+    pub(super) fn rows(&self, id: WeightId) -> Result<(Dtype, &'a [usize]), String> {
+        match &self.weight(id)?.form {
+            Form::EncodedRows { shape, .. } => Ok((Dtype::F32, shape)),
+            _ => self.plain(id),
+        }
+    }
+
+    /// As [`Context::panels`], of a weight that is read through what it becomes: it may be encoded.
+    pub(super) fn f32_panels(
+        &self,
+        id: WeightId,
+        wanted: &super::PanelFormat,
+        k: usize,
+        mn: usize,
+    ) -> Result<(), String> {
+        match &self.weight(id)?.form {
+            // What it becomes is cut to the same k and has room for one record more.
+            Form::EncodedPanels { panel, mn: found, .. }
+                if (panel.k, *found, panel.r) == (k, mn, wanted.r) && wanted.end_padding <= 1 =>
+            {
+                Ok(())
+            }
+            _ => self.panels(id, wanted, k, mn),
         }
     }
 
@@ -54,11 +81,12 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Depth and rows of a weight stored as panels.
+    /// Depth and rows of a weight stored as panels, encoded or not.
     pub(super) fn panel_extents(&self, id: WeightId) -> Result<(usize, usize), String> {
         match &self.weight(id)?.form {
             Form::Panels { k, mn, .. } => Ok((*k, *mn)),
-            form @ Form::Plain { .. } => Err(format!("weight {} is {form:?}, expected panels", id.0)),
+            Form::EncodedPanels { panel, mn, .. } => Ok((panel.k, *mn)),
+            form => Err(format!("weight {} is {form:?}, expected panels", id.0)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where the values of a constant are: one stored form serves every plan and the portable graph.
 
 use crate::dtype::Dtype;
+use crate::encoding::EncodedPanel;
 use crate::tensor::element_count;
 use crate::weights::{Form, Weight, WeightId};
 use crate::{wire_enum, wire_struct};
@@ -8,14 +9,14 @@ use crate::{wire_enum, wire_struct};
 /// The values of a constant, by reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stored {
-    /// A weight that is stored plain, perhaps under another shape.
+    /// A weight that is stored plain or in encoded rows, perhaps under another shape.
     Plain {
         /// The weight.
         weight: WeightId,
         /// The constant's shape.
         shape: Vec<usize>,
     },
-    /// Weights that are stored in panels of f32, one for each matrix of the batch.
+    /// Weights that are stored in panels of f32, encoded or not, one for each matrix of the batch.
     Panels {
         /// The weights.
         weights: Vec<WeightId>,
@@ -95,6 +96,9 @@ impl Stored {
         match self {
             Stored::Plain { weight, .. } => match form(weight)? {
                 Form::Plain { dtype, shape: stored } if element_count(stored) == Some(count) => Ok(*dtype),
+                Form::EncodedRows { shape: stored, .. } if element_count(stored) == Some(count) => {
+                    Ok(Dtype::F32)
+                }
                 other => Err(format!("weight {} is {other:?}, expected plain {shape:?}", weight.0)),
             },
             Stored::Panels { weights: ids, split, .. } => {
@@ -107,6 +111,7 @@ impl Stored {
                 for id in ids {
                     match form(id)? {
                         Form::Panels { dtype: Dtype::F32, k, mn, .. }
+                        | Form::EncodedPanels { panel: EncodedPanel { k, .. }, mn, .. }
                             if (Some(*mn), Some(*k)) == (rows, depth) => {}
                         other => {
                             return Err(format!(

@@ -396,6 +396,28 @@ fn every_constant_has_to_be_stored_in_the_size_that_is_read() {
 }
 
 #[test]
+fn constants_may_be_encoded_in_any_form_that_holds_as_many() {
+    let mut weights = weights();
+    let rows = Form::EncodedRows { encoding: Encoding::Int8, shape: vec![2, 3] };
+    let panel = EncodedPanel { encoding: Encoding::F16, k: 3, r: 8 };
+    for (weight, form) in weights.iter_mut().zip([rows, Form::encoded_panels(panel, 4).unwrap()]) {
+        weight.form = form;
+    }
+    graph().validate(&weights, DATA).unwrap();
+    let attacks: [(usize, Form, &str); 3] = [
+        (0, Form::EncodedRows { encoding: Encoding::Int8, shape: vec![2, 4] }, "expected plain [2, 3]"),
+        (1, Form::encoded_panels(EncodedPanel { k: 4, ..panel }, 4).unwrap(), "expected f32 panels"),
+        (1, Form::encoded_panels(panel, 5).unwrap(), "expected f32 panels"),
+    ];
+    for (weight, form, text) in attacks {
+        let mut weights = weights.clone();
+        weights[weight].form = form;
+        let e = graph().validate(&weights, DATA).unwrap_err();
+        assert!(e.to_string().contains(text), "{e}, expected {text:?}");
+    }
+}
+
+#[test]
 fn every_operators_rule_is_held_against_the_extents() {
     let attacks: Vec<Attack> = vec![
         ("other result", |g| node(g, "Conv").outputs[0].shape[1] = DimId(0), "its operands make"),

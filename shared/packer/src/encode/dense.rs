@@ -1,14 +1,11 @@
 //! The operators of our own that groups of tract's were replaced with.
 
 use super::ops::same;
-use super::{Encoded, Encoder};
+use super::{Encoded, Encoder, WIDTH};
 use crate::fuse::ops::{Attention, Dense, LayerNorm, OneHotRows};
 use glowplug_pack::plan::Op;
-use glowplug_pack::{Dtype, Form, Place, WeightId};
+use glowplug_pack::{Place, WeightId};
 use tract_core::internal::*;
-
-/// Columns of a panel, as the engine's products and tract's kernels of this height read them.
-const WIDTH: usize = 16;
 
 pub(super) fn dense<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Dense>().map(|o| {
@@ -37,29 +34,23 @@ pub(super) fn layer_norm<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option
 pub(super) fn one_hot_rows<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<OneHotRows>().map(|o| {
         e.needs_vectors();
-        let table = e.plain_weight(&o.table_name, &o.table, Place::Blobs)?;
+        let table = e.table(&o.table_name, &o.table, Place::Blobs)?;
         Ok(same(node, Op::OneHotRows { table, activation: o.activation }))
     })
 }
 
 impl Encoder<'_> {
-    /// `[depth, columns]` values in panels of 16 columns, with room for a record that other kernels read ahead, so
-    /// that a plan of theirs reads the same weight.
+    /// `[depth, columns]` values in panels of 16 columns.
     fn matrix(&mut self, name: &str, matrix: &Tensor) -> TractResult<WeightId> {
         let [k, mn] = *matrix.shape() else { bail!("a weight of {:?}", matrix.shape()) };
-        let values = matrix.try_as_plain_ram()?;
-        let values = values.as_slice::<f32>()?;
-        let record = WIDTH * size_of::<f32>();
-        let panel_bytes = ((k + 1) * record).next_multiple_of(usize::try_from(glowplug_pack::header::ALIGN)?);
-        let mut bytes = vec![0; mn.div_ceil(WIDTH) * panel_bytes];
-        for (p, panel) in bytes.chunks_exact_mut(panel_bytes).enumerate() {
-            for (row, record) in values.chunks_exact(mn).zip(panel.chunks_exact_mut(record)) {
-                for (value, place) in row.iter().skip(p * WIDTH).zip(record.as_chunks_mut().0) {
-                    *place = value.to_le_bytes();
-                }
+        let plain = matrix.try_as_plain_ram()?;
+        let values = plain.as_slice::<f32>()?;
+        let mut panels = vec![0.0; mn.div_ceil(WIDTH) * k * WIDTH];
+        for (p, panel) in panels.chunks_exact_mut(k * WIDTH).enumerate() {
+            for (row, record) in values.chunks_exact(mn).zip(panel.chunks_exact_mut(WIDTH)) {
+                record.iter_mut().zip(row.iter().skip(p * WIDTH)).for_each(|(place, value)| *place = *value);
             }
         }
-        let form = Form::Panels { dtype: Dtype::F32, k, mn, r: WIDTH, panel_bytes };
-        Ok(self.builder.weight(name, Place::Blobs, form, &bytes)?)
+        self.float_panels(name, (k, mn), &panels)
     }
 }

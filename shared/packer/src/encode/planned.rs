@@ -1,9 +1,9 @@
 //! Operators of plans that our own passes put into tract's graph.
 
-use super::{Encoded, Encoder};
+use super::{Encoded, Encoder, WIDTH};
 use crate::planned::Planned;
-use glowplug_pack::plan::{FILTER_PANEL, Op};
-use glowplug_pack::{Dtype, Form, Place, WeightId};
+use glowplug_pack::plan::Op;
+use glowplug_pack::{Place, WeightId};
 use tract_core::internal::*;
 use tract_linalg::isa::Isa;
 
@@ -37,18 +37,14 @@ impl Encoder<'_> {
     fn filters(&mut self, name: &str, kernel: &Tensor) -> TractResult<WeightId> {
         let [mn, ..] = *kernel.shape() else { bail!("filters without an axis") };
         let k = kernel.len() / mn.max(1);
-        let record = FILTER_PANEL * size_of::<f32>();
-        // Room for one record behind the values, as `panel_weight` leaves.
-        let panel_bytes = ((k + 1) * record).next_multiple_of(usize::try_from(glowplug_pack::header::ALIGN)?);
-        let mut bytes = vec![0; mn.div_ceil(FILTER_PANEL) * panel_bytes];
+        let mut panels = vec![0.0; mn.div_ceil(WIDTH) * k * WIDTH];
         let values = kernel.try_as_plain_ram()?;
         for (row, values) in values.as_slice::<f32>()?.chunks_exact(k).enumerate() {
-            let panel = &mut bytes[row / FILTER_PANEL * panel_bytes..][..k * record];
-            for (record, value) in panel.chunks_exact_mut(record).zip(values) {
-                record.as_chunks_mut::<4>().0[row % FILTER_PANEL] = value.to_le_bytes();
+            let panel = &mut panels[row / WIDTH * k * WIDTH..][..k * WIDTH];
+            for (record, value) in panel.chunks_exact_mut(WIDTH).zip(values) {
+                record[row % WIDTH] = *value;
             }
         }
-        let form = Form::Panels { dtype: Dtype::F32, k, mn, r: FILTER_PANEL, panel_bytes };
-        Ok(self.builder.weight(name, Place::Blobs, form, &bytes)?)
+        self.float_panels(name, (k, mn), &panels)
     }
 }

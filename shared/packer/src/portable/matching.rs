@@ -5,17 +5,16 @@
 //! the ways in which the constant's axes can number matrices, rows and depth are tried one after the other.
 
 use crate::encode::dtype;
+use crate::fingerprint::{Fingerprint, sum};
 use glowplug_pack::plan::{Op, PlanGraph};
 use glowplug_pack::portable::{Split, Stored};
-use glowplug_pack::{Dtype, Form, PackBuilder, WeightId};
+use glowplug_pack::{Dtype, Form, PackBuilder, PackError, WeightId};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use tract_core::internal::{Tensor, TractResult};
 
 /// Longer lists of axes are tried in their own order only.
 const MOST_PERMUTED: usize = 3;
-
-/// Type, number of values and their sum.
-type Key = (Dtype, usize, u64);
 
 /// Matrices that a plan stores together.
 enum Candidate {
@@ -24,8 +23,9 @@ enum Candidate {
 }
 
 pub(super) struct Matcher<'a> {
-    builder: &'a PackBuilder,
-    candidates: HashMap<Key, Vec<Candidate>>,
+    /// What plans store, without encodings: form and bytes.
+    weights: Vec<(Form, Cow<'a, [u8]>)>,
+    candidates: HashMap<Fingerprint, Vec<Candidate>>,
     /// What was found nowhere.
     data: Vec<u8>,
     /// Where in `data` a tensor of these bytes is.
@@ -33,10 +33,19 @@ pub(super) struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    /// All weights of `builder`, and those that nodes of `plans` name together.
-    pub(super) fn new(builder: &'a PackBuilder, plans: &[PlanGraph]) -> Matcher<'a> {
+    /// All weights of `builder`, and those that nodes of `plans` name together. Errors: a weight without its bytes.
+    pub(super) fn new(builder: &'a PackBuilder, plans: &[PlanGraph]) -> Result<Matcher<'a>, PackError> {
+        let weights = (0..).zip(builder.weights()).map(|(id, weight)| {
+            let (form, bytes) = (&weight.form, builder.weight_bytes(WeightId(id)));
+            let bytes = bytes.ok_or_else(|| PackError::corrupt(format!("weight {id} has no bytes")))?;
+            Ok(match form.encoding() {
+                None => (form.clone(), Cow::Borrowed(bytes)),
+                Some(_) => form.expand(bytes).map(|(form, bytes)| (form, Cow::Owned(bytes)))?,
+            })
+        });
+        let weights: Vec<_> = weights.collect::<Result<_, PackError>>()?;
         let mut matcher =
-            Matcher { builder, candidates: HashMap::new(), data: Vec::new(), own: HashMap::new() };
+            Matcher { weights, candidates: HashMap::new(), data: Vec::new(), own: HashMap::new() };
         for index in 0..u32::try_from(builder.weights().len()).unwrap_or(u32::MAX) {
             matcher.offer(vec![WeightId(index)]);
         }
@@ -48,7 +57,7 @@ impl<'a> Matcher<'a> {
                 matcher.offer(weights.clone());
             }
         }
-        matcher
+        Ok(matcher)
     }
 
     fn offer(&mut self, ids: Vec<WeightId>) {
@@ -56,7 +65,7 @@ impl<'a> Matcher<'a> {
         let Some(keys) = keys else { return };
         let (count, sum) = keys.iter().fold((0, 0u64), |(n, s), k| (n + k.1, s.wrapping_add(k.2)));
         let plain =
-            ids.first().and_then(|id| self.form(*id)).is_some_and(|f| matches!(f, Form::Plain { .. }));
+            ids.first().and_then(|id| self.get(*id)).is_some_and(|w| matches!(w.0, Form::Plain { .. }));
         let candidate = match ids.as_slice() {
             [id] if plain => Candidate::Plain(*id),
             _ => Candidate::Panels(ids),
@@ -64,21 +73,21 @@ impl<'a> Matcher<'a> {
         self.candidates.entry((keys[0].0, count, sum)).or_default().push(candidate);
     }
 
-    fn form(&self, id: WeightId) -> Option<&'a Form> {
-        self.builder.weights().get(usize::try_from(id.0).ok()?).map(|w| &w.form)
+    fn get(&self, id: WeightId) -> Option<(&Form, &[u8])> {
+        self.weights.get(usize::try_from(id.0).ok()?).map(|(form, bytes)| (form, &**bytes))
     }
 
     /// What is known of a stored weight without its order. `None` for a form that is not read back.
-    fn key(&self, id: WeightId) -> Option<Key> {
-        let bytes = self.builder.weight_bytes(id)?;
-        match self.form(id)? {
-            Form::Plain { dtype, .. } => Some((*dtype, bytes.len() / dtype.size(), sum(*dtype, bytes))),
-            Form::Panels { dtype: Dtype::F32, k, mn, r, panel_bytes } => {
+    fn key(&self, id: WeightId) -> Option<Fingerprint> {
+        match self.get(id)? {
+            (Form::Plain { dtype, .. }, bytes) => {
+                Some((*dtype, bytes.len() / dtype.size(), sum(*dtype, bytes)))
+            }
+            (Form::Panels { dtype: Dtype::F32, k, mn, r, panel_bytes }, bytes) => {
                 let values = k * r * size_of::<f32>();
                 let sums = bytes.chunks(*panel_bytes).map(|p| sum(Dtype::F32, &p[..values]));
                 Some((Dtype::F32, k * mn, sums.fold(0, u64::wrapping_add)))
             }
-            #[allow(unreachable_patterns, reason = "forms that are not read back may be added")]
             _ => None,
         }
     }
@@ -89,7 +98,7 @@ impl<'a> Matcher<'a> {
         let key = (dtype, tensor.len(), sum(dtype, bytes));
         for candidate in self.candidates.get(&key).into_iter().flatten() {
             match candidate {
-                Candidate::Plain(weight) if self.builder.weight_bytes(*weight) == Some(bytes) => {
+                Candidate::Plain(weight) if self.get(*weight).is_some_and(|w| w.1 == bytes) => {
                     return Ok(Stored::Plain { weight: *weight, shape: shape.to_vec() });
                 }
                 Candidate::Panels(weights) if dtype == Dtype::F32 => {
@@ -116,8 +125,8 @@ impl<'a> Matcher<'a> {
 
     /// How the axes of a constant number the matrices, rows and depths of panels that hold exactly its values.
     fn split(&self, ids: &[WeightId], bytes: &[u8], shape: &[usize]) -> Option<Split> {
-        let Some(Form::Panels { k, mn, r, panel_bytes, .. }) = self.form(*ids.first()?) else { return None };
-        let panels: Option<Vec<&[u8]>> = ids.iter().map(|id| self.builder.weight_bytes(*id)).collect();
+        let (Form::Panels { k, mn, r, panel_bytes, .. }, _) = self.get(*ids.first()?)? else { return None };
+        let panels: Option<Vec<&[u8]>> = ids.iter().map(|id| self.get(*id).map(|w| w.1)).collect();
         let stored = Panels { matrices: panels?, r: *r, panel_bytes: *panel_bytes };
         splits(shape, [ids.len(), *mn, *k]).into_iter().find(|split| stored.hold(bytes, shape, split))
     }
@@ -191,23 +200,10 @@ fn permutations(list: &[usize]) -> Vec<Vec<usize>> {
     (0..list.len()).flat_map(with_first).collect()
 }
 
-/// A sum over values that does not depend on their order, in which zeros do not count.
-fn sum(dtype: Dtype, bytes: &[u8]) -> u64 {
-    let value = |chunk: &[u8]| chunk.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
-    bytes.chunks_exact(dtype.size()).map(|c| mixed(value(c))).fold(0, u64::wrapping_add)
-}
-
-/// 0 for 0, and for any other number one that differs in half of its bits from those of its neighbours.
-fn mixed(value: u64) -> u64 {
-    let z = value.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use glowplug_pack::Place;
+    use glowplug_pack::{EncodedPanel, Encoding, Place};
     use tract_core::internal::tract_ndarray::ArrayD;
 
     /// The panels of `[mn, k]` values, `r` rows at a time, padded to 512 bytes.
@@ -235,7 +231,7 @@ mod tests {
         let (form, bytes) = panels(5, 6, 4, |o, d| value(o, d / 2, d % 2));
         let mut builder = PackBuilder::new();
         builder.weight("w", Place::Blobs, form, &bytes).unwrap();
-        let mut matcher = Matcher::new(&builder, &[]);
+        let mut matcher = Matcher::new(&builder, &[]).unwrap();
         let split = |batch: &[usize], rows: &[usize], depth: &[usize]| Stored::Panels {
             weights: vec![WeightId(0)],
             shape: vec![],
@@ -261,7 +257,7 @@ mod tests {
         let (form, bytes) = panels(2, 3, 4, |o, d| (o * 3 + d) as f32);
         let mut builder = PackBuilder::new();
         builder.weight("w", Place::Blobs, form, &bytes).unwrap();
-        let mut matcher = Matcher::new(&builder, &[]);
+        let mut matcher = Matcher::new(&builder, &[]).unwrap();
         let shuffled = tensor(&[2, 3], |x| [[0., 2., 1.], [3., 4., 5.]][x[0]][x[1]]);
         let other = tensor(&[2, 3], |x| (x[0] * 3 + x[1]) as f32 + 0.5);
         for _ in 0..2 {
@@ -269,6 +265,36 @@ mod tests {
             assert!(matches!(matcher.place(&other).unwrap(), Stored::Own { offset: 24, .. }));
         }
         assert_eq!(matcher.finish(), ([shuffled.as_bytes(), other.as_bytes()].concat(), 2));
+    }
+
+    #[test]
+    fn encoded_weights_are_found_by_what_they_become() {
+        let value = |o: usize, d: usize| (o * 6 + d) as f32 / 4.0 - 3.0;
+        for encoding in [Encoding::F16, Encoding::Int8] {
+            let row = |o: usize| encoding.round(&(0..6).map(|d| value(o, d)).collect::<Vec<_>>()).unwrap();
+            let layout = EncodedPanel { encoding, k: 6, r: 8 };
+            let panel: Vec<f32> = (0..48).map(|i| if i % 8 < 5 { row(i % 8)[i / 8] } else { 0.0 }).collect();
+            let mut bytes = layout.encode(&panel).unwrap();
+            bytes.resize(bytes.len().next_multiple_of(64), 0);
+            let mut builder = PackBuilder::new();
+            let form = Form::encoded_panels(layout, 5).unwrap();
+            builder.weight("panels", Place::Blobs, form, &bytes).unwrap();
+            let bytes: Vec<u8> = (5..9).flat_map(|o| encoding.encode_row(&row(o)).unwrap()).collect();
+            let form = Form::EncodedRows { encoding, shape: vec![4, 6] };
+            builder.weight("rows", Place::Blobs, form, &bytes).unwrap();
+            let mut matcher = Matcher::new(&builder, &[]).unwrap();
+            let turned = tensor(&[6, 5], |x| row(x[1])[x[0]]);
+            let split = Split { batch: vec![], rows: vec![1], depth: vec![0] };
+            let wanted = Stored::Panels { weights: vec![WeightId(0)], shape: vec![6, 5], split };
+            assert_eq!(matcher.place(&turned).unwrap(), wanted, "{encoding}");
+            let rows = tensor(&[2, 2, 6], |x| row(5 + x[0] * 2 + x[1])[x[2]]);
+            let wanted = Stored::Plain { weight: WeightId(1), shape: vec![2, 2, 6] };
+            assert_eq!(matcher.place(&rows).unwrap(), wanted, "{encoding}");
+            assert!(matches!(
+                matcher.place(&tensor(&[5, 6], |x| value(x[0], x[1]) + 0.1)).unwrap(),
+                Stored::Own { .. }
+            ));
+        }
     }
 
     #[test]
@@ -281,7 +307,7 @@ mod tests {
         builder
             .weight("p", Place::Constants, plain, &[1i64.to_le_bytes(), 0i64.to_le_bytes()].concat())
             .unwrap();
-        let mut matcher = Matcher::new(&builder, &[]);
+        let mut matcher = Matcher::new(&builder, &[]).unwrap();
         matcher.offer(ids.to_vec());
         let batch = tensor(&[2, 2, 2], |x| (x[0] * 10 + x[1] * 2 + x[2]) as f32);
         let split = Split { batch: vec![0], rows: vec![1], depth: vec![2] };

@@ -7,17 +7,15 @@
 
 use super::lanes::{Array, Lanes, prefetch};
 use super::steps::{Step, apply, bind};
+use crate::expanded::FloatPanels;
 use crate::kernels::has_avx2;
 use crate::ops::plan_op;
-use crate::ops::window::{Axis, axes, floats};
-use crate::panels::deadline;
+use crate::ops::window::{Axis, axes};
 use crate::share::{Output, for_each, threads};
-use glowplug_pack::Region;
 use glowplug_pack::plan::{CHANNEL_BLOCK, ConvStep, FILTER_PANEL, Window};
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, ensure, not_out_of_plan, tvec,
 };
@@ -73,11 +71,7 @@ pub(crate) struct BlockedConv {
     filters: usize,
     /// `[N, ceil(O / 8), OH, OW, 8]`.
     shape: Vec<usize>,
-    region: Arc<Region>,
-    /// The panels' bytes in the file.
-    kernel: Range<u64>,
-    /// Values from one panel to the next.
-    panel_stride: usize,
+    kernel: FloatPanels,
     steps: Vec<ConvStep>,
     avx2: bool,
 }
@@ -85,10 +79,7 @@ plan_op!(BlockedConv);
 
 /// The filters of a convolution.
 pub(crate) struct Filters {
-    pub(crate) region: Arc<Region>,
-    /// The panels' bytes in the file.
-    pub(crate) bytes: Range<u64>,
-    pub(crate) panel_bytes: usize,
+    pub(crate) panels: FloatPanels,
     /// `C * kh * kw`.
     pub(crate) depth: usize,
     /// Output channels.
@@ -114,9 +105,7 @@ impl BlockedConv {
             channels: filters.depth / (vertical.kernel * horizontal.kernel),
             filters: filters.count,
             shape: shape.to_vec(),
-            region: filters.region,
-            kernel: filters.bytes,
-            panel_stride: filters.panel_bytes / size_of::<f32>(),
+            kernel: filters.panels,
             steps: steps.to_vec(),
             avx2: has_avx2(),
         })
@@ -209,7 +198,7 @@ impl BlockedConv {
     /// The output for an image, the bias and what the steps read.
     pub(super) fn output(&self, inputs: &[TValue]) -> TractResult<Tensor> {
         let [x, bias, ..] = inputs else { return Err(crate::ops::too_few(inputs)) };
-        let panels = floats(self.region.wait(self.kernel.clone(), deadline())?)?;
+        let panels = self.kernel.get(0..self.panels())?;
         // SAFETY: every value is written below: the pieces of work cover all outputs of all panels, and a panel
         // of the last, odd block writes that block alone.
         #[allow(unsafe_code, reason = "as the SAFETY comment says")]
@@ -416,7 +405,7 @@ impl Run<'_> {
         let plane = conv.output_plane();
         let blocks = conv.filters.div_ceil(CHANNEL_BLOCK);
         let channels = depth.start * conv.lanes..(depth.end * conv.lanes).min(conv.channels);
-        let weights = panel * conv.panel_stride + channels.start * conv.taps() * FILTER_PANEL;
+        let weights = panel * conv.kernel.stride() + channels.start * conv.taps() * FILTER_PANEL;
         let len = channels.len() * conv.taps() * FILTER_PANEL;
         let filters = panel * FILTER_PANEL..((panel + 1) * FILTER_PANEL).min(conv.filters);
         let mut bias = [0.0; FILTER_PANEL];
@@ -446,8 +435,8 @@ impl Run<'_> {
         let conv = self.conv;
         let of_plane = conv.lanes * conv.taps() * FILTER_PANEL;
         let start = match panel + 1 < panels.end {
-            true => (panel + 1) * conv.panel_stride + depth.start * of_plane,
-            false => panels.start * conv.panel_stride + depth.end * of_plane,
+            true => (panel + 1) * conv.kernel.stride() + depth.start * of_plane,
+            false => panels.start * conv.kernel.stride() + depth.end * of_plane,
         };
         let next = self.panels.get(start..).unwrap_or(&[]);
         let next = &next[..next.len().min(depth.len() * of_plane)];
@@ -661,7 +650,7 @@ unsafe fn windows<L: Lanes, const P: usize, const V: usize>(
 
 impl PartialEq for BlockedConv {
     fn eq(&self, other: &BlockedConv) -> bool {
-        Arc::ptr_eq(&self.region, &other.region) && self.kernel == other.kernel && self.shape == other.shape
+        self.kernel == other.kernel && self.shape == other.shape
     }
 }
 

@@ -1,6 +1,7 @@
 //! Convolutions in blocks against the definition, at extents that leave every loop a rest.
 
 use super::*;
+use crate::expanded::FloatPanels;
 use glowplug_pack::plan::{BinaryOp, CHANNEL_BLOCK, ConvStep, FILTER_PANEL, UnaryOp, Window};
 use glowplug_pack::{Buffer, Region};
 use std::sync::Arc;
@@ -161,7 +162,8 @@ impl Case {
             }
         }
         let (region, bytes) = region(&panels);
-        let filters = Filters { region, bytes, panel_bytes: panel * 4, depth, count: self.filters };
+        let panels = FloatPanels::stored(region, bytes, panel * 4);
+        let filters = Filters { panels, depth, count: self.filters };
         BlockedConv::new(&self.window, image.shape(), &self.shape(), filters, &self.steps).unwrap()
     }
 

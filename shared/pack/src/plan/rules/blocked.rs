@@ -137,6 +137,6 @@ impl Context<'_> {
             align: FILTER_PANEL * size_of::<f32>(),
             end_padding: 0,
         };
-        self.panels(id, &format, k, filters)
+        self.f32_panels(id, &format, k, filters)
     }
 }

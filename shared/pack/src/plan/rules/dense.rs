@@ -26,7 +26,7 @@ pub(super) fn dense(
     }
     let (depth, columns) = context.panel_extents(weight)?;
     let format = PanelFormat { dtype: Dtype::F32, r: WIDTH, align: 4, end_padding: 0 };
-    context.panels(weight, &format, depth, columns)?;
+    context.f32_panels(weight, &format, depth, columns)?;
     let x = f32(inputs[0])?;
     let end = end(rows, depth).zip(element_count(x));
     if end.is_none_or(|(end, len)| end > len) {
@@ -115,7 +115,7 @@ pub(super) fn one_hot_rows(
     if !matches!(dtype, Dtype::I64 | Dtype::I32) {
         return Err(format!("indices of {dtype}, expected i64 or i32"));
     }
-    let (Dtype::F32, [_, columns]) = context.plain(table)? else {
+    let (Dtype::F32, [_, columns]) = context.rows(table)? else {
         return Err(format!("weight {} is no matrix of f32", table.0));
     };
     if element_count(f32(bias)?) != Some(*columns) {

@@ -1,0 +1,382 @@
+//! Weights in fewer bits: which constants, and their values rounded to what the pack will hold.
+//!
+//! A pass over the simplified graph. From here on there is one set of weights: plans are made of the rounded values, the
+//! portable graph holds them, and what verifies the pack computes with them, so that it tells a wrong pack from a rounded
+//! one. The encoder finds them again by themselves: it encodes what comes back bit by bit, and nothing else.
+//!
+//! Rounded are constants that plans read through panels of our own convolutions and products, or row by row: what
+//! is read by tract's kernels stays as it was. Which they are is found by planning once and looking; they are known by their
+//! values whatever their order, so that another shape of the model, or one image of a batch, rounds the same ones.
+
+use crate::blocked::block;
+use crate::error::PackerError;
+use crate::fingerprint::{Fingerprint, sum};
+use crate::fuse::{fuse, ops};
+use crate::pack::{guard, simplify};
+use crate::planned::Planned;
+use glowplug_pack::plan::Op as PlanOp;
+use glowplug_pack::portable::Split;
+use glowplug_pack::{Dtype, Encoding};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::str::FromStr;
+use tract_core::internal::*;
+use tract_core::ops::array::Gather;
+use tract_core::ops::cnn::{Conv, KernelFormat};
+use tract_core::ops::einsum::EinSum;
+use tract_core::ops::konst::Const;
+
+/// How the weights of a pack are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// As the model has them.
+    #[default]
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// Bytes, with a scale for each output channel and each row of a table.
+    Int8,
+}
+
+impl Weights {
+    /// The encoding of what is encoded.
+    #[must_use]
+    pub fn encoding(self) -> Option<Encoding> {
+        match self {
+            Weights::F32 => None,
+            Weights::F16 => Some(Encoding::F16),
+            Weights::Int8 => Some(Encoding::Int8),
+        }
+    }
+}
+
+impl fmt::Display for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.encoding() {
+            None => f.write_str("f32"),
+            Some(encoding) => encoding.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Weights {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Weights, String> {
+        let all = [Weights::F32, Weights::F16, Weights::Int8];
+        let found = all.into_iter().find(|w| w.to_string() == name);
+        found.ok_or_else(|| format!("unknown encoding {name:?}: expected one of f32, f16, int8"))
+    }
+}
+
+/// What a scale belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channels {
+    /// What goes on to an output channel: a column of a matrix, a filter of a convolution.
+    Outputs,
+    /// A row of a table, also where the table is multiplied by one-hot rows.
+    Rows,
+}
+
+/// Which constants of a model are rounded, and how.
+#[derive(Default)]
+pub(crate) struct Quantizer {
+    encoding: Option<Encoding>,
+    chosen: HashMap<Fingerprint, Channels>,
+    /// Weights that the encoding has no place for, each with why.
+    kept: Vec<String>,
+}
+
+impl Quantizer {
+    /// The constants that every one of `models`, the simplified graph at each of its shapes, can read encoded.
+    pub(crate) fn of(weights: Weights, models: &[TypedModel]) -> Result<Quantizer, PackerError> {
+        let Some(encoding) = weights.encoding() else { return Ok(Quantizer::default()) };
+        let mut quantizer = Quantizer { encoding: Some(encoding), ..Quantizer::default() };
+        let mut refused = HashSet::new();
+        for model in models {
+            let refused = &mut refused;
+            guard("quantize", || {
+                quantizer.look(encoding, model, refused).map_err(|e| PackerError::model("quantize", &e))
+            })?;
+        }
+        quantizer.chosen.retain(|fingerprint, _| !refused.contains(fingerprint));
+        Ok(quantizer)
+    }
+
+    fn look(
+        &mut self,
+        encoding: Encoding,
+        model: &TypedModel,
+        refused: &mut HashSet<Fingerprint>,
+    ) -> TractResult<()> {
+        let ours = ours(model)?;
+        for node in &model.nodes {
+            let Some(tensor) = floats(node) else { continue };
+            let fingerprint = fingerprint(tensor);
+            let known = self.chosen.get(&fingerprint).copied();
+            // What this model reads in another way, or not only so, stays as it is.
+            let channels = ours.get(&*node.name).copied().filter(|c| known.is_none_or(|known| known == *c));
+            let Some((channels, axes)) = channels.zip(channels.and_then(|c| weight(model, node, c))) else {
+                refused.insert(fingerprint);
+                continue;
+            };
+            if known.is_some() || refused.contains(&fingerprint) {
+                continue;
+            }
+            match rounded(encoding, tensor, &axes)? {
+                Ok(_) => {
+                    self.chosen.insert(fingerprint, channels);
+                }
+                Err(why) => {
+                    self.kept.push(format!("weight {:?} stays f32: it {why}", node.name));
+                    refused.insert(fingerprint);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The encoding of rounded weights, if any are.
+    pub(crate) fn encoding(&self) -> Option<Encoding> {
+        self.encoding
+    }
+
+    /// Weights that stay as they are though they were asked for, each with why.
+    pub(crate) fn kept(&self) -> &[String] {
+        &self.kept
+    }
+
+    /// `model`, simplified, with its chosen constants rounded.
+    pub(crate) fn apply(&self, mut model: TypedModel) -> Result<TypedModel, PackerError> {
+        let Some(encoding) = self.encoding else { return Ok(model) };
+        let round = move || -> TractResult<TypedModel> {
+            for id in 0..model.nodes.len() {
+                let Some(tensor) = floats(model.node(id)) else { continue };
+                let Some(channels) = self.chosen.get(&fingerprint(tensor)) else { continue };
+                let Some(axes) = weight(&model, model.node(id), *channels) else { continue };
+                let tensor =
+                    rounded(encoding, tensor, &axes)?.map_err(|why| format_err!("a weight {why}"))?;
+                let constant = Const::new(tensor.into_arc_tensor())?;
+                let facts = constant.output_facts(&[])?;
+                let node = model.node_mut(id);
+                node.op = Box::new(constant);
+                node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+            }
+            Ok(model)
+        };
+        guard("quantize", || round().map_err(|e| PackerError::model("quantize", &e)))
+    }
+
+    /// What a pack of the imported graph `typed` is compared with: the graph as it was imported, or where weights are
+    /// rounded, the simplified one with them.
+    pub(crate) fn reference(&self, typed: &TypedModel) -> Result<TypedModel, PackerError> {
+        match self.encoding {
+            None => Ok(typed.clone()),
+            Some(_) => simplify(typed).and_then(|model| self.apply(model)),
+        }
+    }
+}
+
+/// The constants that a plan of `model` reads through panels of ours, or row by row, by name.
+fn ours(model: &TypedModel) -> TractResult<HashMap<String, Channels>> {
+    let planned = fuse(block(model)?)?;
+    let mut names = HashMap::new();
+    for node in &planned.nodes {
+        if let Some(dense) = node.op_as::<ops::Dense>() {
+            names.insert(dense.weight_name.clone(), Channels::Outputs);
+        } else if let Some(rows) = node.op_as::<ops::OneHotRows>() {
+            names.insert(rows.table_name.clone(), Channels::Rows);
+        } else if is_blocked_conv(node)
+            && let Some(from) = model.nodes.iter().find(|n| n.name == node.name)
+            && let [_, kernel, ..] = from.inputs.as_slice()
+        {
+            names.insert(model.node(kernel.node).name.clone(), Channels::Outputs);
+        } else if node.op_as::<Gather>().is_some_and(|g| g.axis == 0 && g.output_type.is_none()) {
+            names.insert(planned.node(node.inputs[0].node).name.clone(), Channels::Rows);
+        }
+    }
+    Ok(names)
+}
+
+fn is_blocked_conv(node: &TypedNode) -> bool {
+    node.op_as::<Planned>().is_some_and(|p| matches!(p.op, PlanOp::BlockedConv { .. }))
+}
+
+/// The matrix, or more, of f32 that a constant is.
+fn floats(node: &TypedNode) -> Option<&Arc<Tensor>> {
+    let tensor = node.op_as::<Const>()?.val();
+    let fits = tensor.is_plain() && tensor.datum_type() == DatumType::F32 && tensor.rank() >= 2;
+    fits.then_some(tensor)
+}
+
+/// Which axes of a constant number its channels, where all of its readers agree.
+fn weight(model: &TypedModel, node: &TypedNode, channels: Channels) -> Option<Vec<usize>> {
+    let rank = floats(node)?.rank();
+    if model.outputs.iter().any(|o| o.node == node.id) {
+        return None;
+    }
+    let mut readers = node.outputs[0].successors.iter();
+    let axes = |inlet: &InletId| axes(model.node(inlet.node), inlet.slot, rank, channels);
+    let first = axes(readers.next()?)?;
+    readers.all(|reader| axes(reader).as_ref() == Some(&first)).then_some(first)
+}
+
+/// Which axes of a constant of `rank` at operand `slot` number its channels. `None` where it is no weight.
+fn axes(reader: &TypedNode, slot: usize, rank: usize, channels: Channels) -> Option<Vec<usize>> {
+    if let Some(conv) = reader.op_as::<Conv>() {
+        let axis = match conv.kernel_fmt {
+            KernelFormat::OIHW | KernelFormat::OHWI => 0,
+            KernelFormat::HWIO => rank - 1,
+        };
+        return (slot == 1 && conv.q_params.is_none()).then(|| vec![axis]);
+    }
+    if let Some(product) = reader.op_as::<EinSum>() {
+        let chosen = |axis: &usize| {
+            let axis = product.axes.axis((InOut::In(slot), *axis));
+            let goes_on = axis.is_ok_and(|axis| !axis.outputs[0].is_empty());
+            // Rows are what one-hot rows choose from: the depth of the product.
+            goes_on == (channels == Channels::Outputs)
+        };
+        return product.q_params.is_none().then(|| (0..rank).filter(chosen).collect());
+    }
+    let gather = reader.op_as::<Gather>()?;
+    (slot == 0 && gather.axis == 0).then(|| vec![0])
+}
+
+fn fingerprint(tensor: &Tensor) -> Fingerprint {
+    (Dtype::F32, tensor.len(), sum(Dtype::F32, tensor.as_bytes()))
+}
+
+/// The tensor with each of its channels rounded; or what the encoding has no place for.
+fn rounded(encoding: Encoding, tensor: &Tensor, axes: &[usize]) -> TractResult<Result<Tensor, String>> {
+    let shape = tensor.shape();
+    let others: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
+    let depth = Split::offsets(shape, &others);
+    let plain = tensor.try_as_plain_ram()?;
+    let values = plain.as_slice::<f32>()?;
+    let mut to = vec![0f32; values.len()];
+    for channel in Split::offsets(shape, axes) {
+        let of_channel: Vec<f32> = depth.iter().map(|at| values[channel + at]).collect();
+        match encoding.round(&of_channel) {
+            Ok(rounded) => depth.iter().zip(rounded).for_each(|(at, value)| to[channel + at] = value),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Tensor::from_shape(shape, &to).map(Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_core::internal::tract_ndarray::ArrayD;
+    use tract_core::ops::math;
+
+    /// `x[2, 24] W[24, 16] + b`, and rows of a table that are added to it; W has the values that `f` gives.
+    fn model(f: impl Fn(usize, usize) -> f32) -> TypedModel {
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact([2, 24])).unwrap();
+        let ids = model.add_source("ids", i64::fact([2])).unwrap();
+        let w: Tensor = ArrayD::from_shape_fn(vec![24, 16], |i| f(i[0], i[1])).into();
+        let table: Tensor =
+            ArrayD::from_shape_fn(vec![5, 16], |i| (i[0] * 16 + i[1]) as f32 * 0.37 - 9.0).into();
+        let w = model.add_const("w", w).unwrap();
+        let table = model.add_const("table", table).unwrap();
+        let bias = model.add_const("bias", Tensor::from_shape(&[1, 16], &[0.1f32; 16]).unwrap()).unwrap();
+        let product = EinSum::new("mk,kn->mn".parse().unwrap(), DatumType::F32);
+        let product = model.wire_node("product", product, &[x, w]).unwrap();
+        let sum = model.wire_node("sum", math::add(), &[product[0], bias]).unwrap();
+        let rows = model.wire_node("rows", Gather::new(0), &[table, ids]).unwrap();
+        let out = model.wire_node("out", math::mul(), &[sum[0], rows[0]]).unwrap();
+        model.select_output_outlets(&out).unwrap();
+        model
+    }
+
+    fn constant(model: &TypedModel, name: &str) -> Vec<f32> {
+        let node = model.nodes.iter().find(|n| n.name == name).unwrap();
+        let value = node.op_as::<Const>().unwrap().val();
+        assert_eq!(node.outputs[0].fact.konst.as_ref(), Some(value));
+        value.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec()
+    }
+
+    #[test]
+    fn columns_and_rows_are_rounded_and_nothing_else() {
+        let value = |k: usize, n: usize| ((k * 31 + n * 17) % 29) as f32 / 7.0 - 2.0 + n as f32;
+        let model = model(value);
+        if !ours(&model).unwrap().contains_key("w") {
+            // Nothing of ours multiplies on this CPU.
+            return;
+        }
+        for weights in [Weights::F16, Weights::Int8] {
+            let encoding = weights.encoding().unwrap();
+            let quantizer = Quantizer::of(weights, std::slice::from_ref(&model)).unwrap();
+            let found = quantizer.apply(model.clone()).unwrap();
+            let w = constant(&found, "w");
+            for n in 0..16 {
+                let column: Vec<f32> = (0..24).map(|k| value(k, n)).collect();
+                let wanted = encoding.round(&column).unwrap();
+                assert!((0..24).all(|k| w[k * 16 + n] == wanted[k]), "{weights}, column {n}");
+                assert!(wanted != column, "{weights}, column {n} was not rounded");
+            }
+            let table: Vec<f32> =
+                constant(&model, "table").chunks(16).flat_map(|r| encoding.round(r).unwrap()).collect();
+            assert_eq!(constant(&found, "table"), table);
+            assert_eq!(constant(&found, "bias"), [0.1; 16]);
+            // Once more changes nothing: what is rounded is known no longer, and stays.
+            assert_eq!(constant(&quantizer.apply(found.clone()).unwrap(), "w"), w);
+        }
+        let none = Quantizer::of(Weights::F32, std::slice::from_ref(&model)).unwrap();
+        assert_eq!(constant(&none.apply(model.clone()).unwrap(), "w"), constant(&model, "w"));
+    }
+
+    #[test]
+    fn the_same_values_in_another_order_become_the_same() {
+        let value = |k: usize, n: usize| ((k * 31 + n * 17) % 29) as f32 / 7.0 - 2.0 + n as f32;
+        let first = model(value);
+        let quantizer = Quantizer::of(Weights::Int8, std::slice::from_ref(&first)).unwrap();
+        let mut turned = TypedModel::default();
+        let x = turned.add_source("x", f32::fact([2, 24])).unwrap();
+        let w: Tensor = ArrayD::from_shape_fn(vec![16, 24], |i| value(i[1], i[0])).into();
+        let w = turned.add_const("other name", w).unwrap();
+        let product = EinSum::new("mk,nk->mn".parse().unwrap(), DatumType::F32);
+        let product = turned.wire_node("product", product, &[x, w]).unwrap();
+        turned.select_output_outlets(&product).unwrap();
+        let (first, turned) = (quantizer.apply(first).unwrap(), quantizer.apply(turned).unwrap());
+        let (w, turned) = (constant(&first, "w"), constant(&turned, "other name"));
+        assert!((0..24 * 16).all(|i| w[i] == turned[i % 16 * 24 + i / 16]));
+    }
+
+    #[test]
+    fn what_one_shape_or_reader_cannot_take_stays_for_all() {
+        let value = |k: usize, n: usize| (k * 16 + n) as f32 / 50.0 - 3.0;
+        let two = [model(value), {
+            // The same weight, read by something that wants it as it is.
+            let mut model = model(value);
+            let w = model.nodes.iter().find(|n| n.name == "w").unwrap().id;
+            let more = model.wire_node("more", math::add(), &[w.into(), w.into()]).unwrap();
+            let outputs = [model.outputs[0], more[0]];
+            model.select_output_outlets(&outputs).unwrap();
+            model
+        }];
+        for models in [&two[1..], &two[..]] {
+            let quantizer = Quantizer::of(Weights::Int8, models).unwrap();
+            for model in models {
+                assert_eq!(constant(&quantizer.apply(model.clone()).unwrap(), "w"), constant(model, "w"));
+            }
+        }
+
+        let large = model(|k, n| if (k, n) == (3, 4) { 1e5 } else { value(k, n) });
+        let quantizer = Quantizer::of(Weights::F16, std::slice::from_ref(&large)).unwrap();
+        if ours(&large).unwrap().contains_key("w") {
+            assert_eq!(quantizer.kept(), ["weight \"w\" stays f32: it holds 1e5, f16 ends at 65504"]);
+        }
+        assert_eq!(constant(&quantizer.apply(large.clone()).unwrap(), "w"), constant(&large, "w"));
+    }
+
+    #[test]
+    fn encodings_have_names() {
+        for weights in [Weights::F32, Weights::F16, Weights::Int8] {
+            assert_eq!(weights.to_string().parse(), Ok(weights));
+        }
+        assert!("int7".parse::<Weights>().unwrap_err().contains("\"int7\""));
+    }
+}
