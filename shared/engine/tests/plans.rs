@@ -682,14 +682,16 @@ fn filtered(encoding: Encoding, encoded: bool) -> Draft {
     draft
 }
 
+/// A draft with its weights in an encoding, expanded already or not.
+type Encoded = fn(Encoding, bool) -> Draft;
+
 #[test]
 fn encoded_weights_give_the_bits_that_their_values_give() {
     let ids = vec![Tensor::from_i64([1, 6], vec![0, 8, -1, -9, 4, 3]).unwrap()];
     let images = vec![f32s(&[1, 3, 40, 40], 5), f32s(&[150], 3)];
     let bits = |t: &Tensor| t.as_f32().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     for encoding in [Encoding::F16, Encoding::Int8] {
-        let drafts: [(fn(Encoding, bool) -> Draft, &[Tensor]); 2] =
-            [(lookup_and_product, &ids), (filtered, &images)];
+        let drafts: [(Encoded, &[Tensor]); 2] = [(lookup_and_product, &ids), (filtered, &images)];
         for (draft, inputs) in drafts {
             let [stored, encoded] = [false, true].map(|encoded| draft(encoding, encoded).file());
             let wanted = build(&stored).unwrap().run(inputs).unwrap();

@@ -286,7 +286,7 @@ mod tests {
         let channel = [1.0, -0.5, 0.0, 1.27, -1.27, 0.004, 0.006];
         let rounded = Encoding::Int8.round(&channel).unwrap();
         let scale = scale_of(1.27).unwrap();
-        assert!(scale >= 1.27 / 127.0 && scale < 0.01 * (1.0 + 1.0 / 16384.0), "{scale}");
+        assert!((1.27 / 127.0..0.01 * (1.0 + 1.0 / 16384.0)).contains(&scale), "{scale}");
         assert_eq!(scale.to_bits() & 0xff, 0);
         assert_eq!(rounded, [100.0, -50.0, 0.0, 127.0, -127.0, 0.0, 1.0].map(|q| q * scale));
         // Halves go to the even side: the scale is exactly 1.

@@ -25,7 +25,7 @@ async fn store_of(names: &[&str], pack: &[u8]) -> Arc<dyn ObjectStore> {
     let models = PackStore::new(objects.clone());
     for name in names {
         let (name, version) = (name.parse().unwrap(), Version::new("1").unwrap());
-        let published = models.publish(&name, &version, pack.into()).await.unwrap();
+        let published = models.publish(&name, &version, pack.to_vec().into()).await.unwrap();
         models.set_alias(&name, &"default".parse().unwrap(), &version, &published.digest).await.unwrap();
     }
     objects

@@ -1,6 +1,7 @@
 //! A portable graph with every operator, and one attack on every check.
 
 use super::*;
+use crate::encoding::{EncodedPanel, Encoding};
 use crate::error::ErrorKind;
 use crate::plan::{BinaryOp, Comparison, PadMode, Reducer, UnaryOp};
 use crate::weights::{Form, Place, WeightId};
