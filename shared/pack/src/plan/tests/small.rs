@@ -143,7 +143,7 @@ fn convolutions_in_blocks() {
             (conv(WINDOW, 3, &[]), &two, y.clone(), "r=16"),
             (conv(WINDOW, 99, &[]), &two, y.clone(), "weight 99 of a table of 11"),
             (conv(WINDOW, 8, &[]), &two, y.clone(), "r=16"),
-            (conv(WINDOW, 9, &[]), &two, y.clone(), "filters of 1 channels"),
+            (conv(WINDOW, 9, &[]), &two, y.clone(), "panels 6 deep"),
             (conv(WINDOW, 10, &[]), &two, y.clone(), "expected panels"),
             (conv(far, 1, &[]), &two, y.clone(), "reaches far beyond"),
             (conv(odd, 1, &[]), &two, y.clone(), "expected a multiple of 5 taps"),
