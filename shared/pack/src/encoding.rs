@@ -5,7 +5,7 @@
 //! significant bits, so that every product with a q is exact in f32: no CPU and no order of operations can give
 //! another weight. `scale = largest / 127`, rounded up to those bits, so that nothing is clipped.
 //!
-//! What was rounded once is stored without any further loss: [`Encoding::encode_row`] and [`Encoding::encode_panel`]
+//! What was rounded once is stored without any further loss: [`Encoding::encode_row`] and [`EncodedPanel::encode`]
 //! give bytes only for values that come back bit by bit. docs/quantization.md tells when to use which.
 
 use crate::{wire_enum, wire_struct};
