@@ -129,15 +129,14 @@ fn pack_it(case: Case, dir: &Path, pack: &str) -> Result<()> {
 }
 
 fn bench_and_verify(pack: &str) -> Result<()> {
-    let bench: Value = serde_json::from_str(&glowplug_ok(&["bench", pack, "--runs", "3", "--json"])?)?;
+    let bench: Value = serde_json::from_str(&glowplug_ok(&["bench", pack, "--runs", "10", "--json"])?)?;
     for stage in ["plan_ms", "first_run_ms", "run_ms"] {
         let s = &bench[stage];
         ensure!(s["min"].is_f64() && s["p50"].is_f64() && s["p99"].is_null(), "{stage} in {bench}");
     }
     ensure!(bench["bytes"].as_u64().is_some_and(|n| n > 0), "{bench}");
-    // Steady state: the arena has all that a run needs; the heap of small blocks may still take a page now and then.
-    let settled = bench["run_page_faults"].as_u64().is_some_and(|pages| pages <= 16);
-    ensure!(cfg!(not(target_os = "linux")) || settled, "{bench}");
+    // Steady state: arena and heap have all that a run needs. The heap has found its places after a dozen runs or so.
+    ensure!(cfg!(not(target_os = "linux")) || bench["run_page_faults"] == 0, "{bench}");
     glowplug_ok(&["verify", pack])?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::npz;
 use crate::report::{Table, bytes, print};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueHint};
+use glowplug_pack::manifest::option_of_rows;
 use glowplug_pack::{Dtype, Manifest, Tensor, TensorData};
 use glowplug_predict::{Model, Timings};
 use glowplug_processing::v2::NamedTensor;
@@ -62,7 +63,7 @@ struct Bench {
     first_run_ms: Spread,
     run_ms: Spread,
     peak_rss_bytes: Option<u64>,
-    /// The fewest pages that a warm run took from the system: 0 where all memory was there already.
+    /// Median of the pages that a warm run took from the system: 0 where all memory was there already.
     run_page_faults: Option<u64>,
 }
 
@@ -110,7 +111,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         plan_ms: Spread::of(cold.iter().map(|s| s.plan_ms)),
         first_run_ms: Spread::of(cold.iter().map(|s| s.first_run_ms)),
         run_ms: Spread::of(warm.iter().map(|run| run.ms)),
-        run_page_faults: warm.iter().filter_map(|run| run.page_faults).min(),
+        run_page_faults: median(warm.iter().filter_map(|run| run.page_faults).collect()),
         peak_rss_bytes: median(cold.iter().filter_map(|s| s.peak_rss_bytes).collect()),
     };
     print(&report, args.json)?;
@@ -187,7 +188,8 @@ fn warm(
         .collect()
 }
 
-/// Inputs that look like data: floats in 0..1, integers 0 or 1 (token ids and masks alike), from a fixed seed.
+/// Inputs that look like data, from a fixed seed: floats in 0..1; integers that choose rows below their number, as far as
+/// the pack tells it, others 0 or 1, as masks are.
 pub(super) fn seeded(manifest: &Manifest, batch: Option<u32>) -> Result<Vec<NamedTensor>> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = move || {
@@ -206,14 +208,19 @@ pub(super) fn seeded(manifest: &Manifest, batch: Option<u32>) -> Result<Vec<Name
             }
         }
         let n = glowplug_pack::element_count(&shape).context("the batch is too large")?;
+        let rows =
+            manifest.provenance.options.get(&option_of_rows(&spec.name)).and_then(|rows| rows.parse().ok());
+        // Below 2^31, whatever a pack says; ones and zeros where it says nothing.
+        let rows = rows.unwrap_or(2u32).clamp(1, i32::MAX.cast_unsigned());
+        let mut number = || u32::try_from((next() >> 32) % u64::from(rows)).unwrap_or_default();
         #[allow(clippy::cast_precision_loss, reason = "24 bits fit an f32")]
         let data = match spec.dtype {
             Dtype::F32 => {
                 TensorData::F32((0..n).map(|_| (next() >> 40) as f32 / (1u64 << 24) as f32).collect())
             }
             Dtype::F16 => TensorData::F16((0..n).map(|_| if next() & 1 == 0 { 0 } else { 0x3c00 }).collect()),
-            Dtype::I64 => TensorData::I64((0..n).map(|_| i64::from(next() & 1 == 1)).collect()),
-            Dtype::I32 => TensorData::I32((0..n).map(|_| i32::from(next() & 1 == 1)).collect()),
+            Dtype::I64 => TensorData::I64((0..n).map(|_| i64::from(number())).collect()),
+            Dtype::I32 => TensorData::I32((0..n).map(|_| number().cast_signed()).collect()),
             Dtype::I8 => TensorData::I8((0..n).map(|_| i8::from(next() & 1 == 1)).collect()),
             Dtype::U8 => TensorData::U8((0..n).map(|_| u8::from(next() & 1 == 1)).collect()),
             Dtype::Bool => TensorData::Bool((0..n).map(|_| next() & 1 == 1).collect()),

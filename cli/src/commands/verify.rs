@@ -23,10 +23,8 @@ pub(crate) struct VerifyArgs {
     json: bool,
 }
 
-/// How far the portable graph may be from the tuned plan, relative to the output's largest value. The packer has held both to
-/// 1e-4 with inputs that suit the model; ones and zeros may hit where rounding shows (magika has a variance there that
-/// ONNX Runtime itself is 5 % off in), and what is wrong is further off.
-const TOLERANCE: f32 = 1e-2;
+/// How far the portable graph may be from the tuned plan, relative to the output's largest value.
+const TOLERANCE: f32 = 1e-4;
 
 /// The answer.
 #[derive(Serialize)]

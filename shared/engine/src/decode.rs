@@ -4,13 +4,12 @@ pub(crate) mod names;
 
 use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
-use crate::expanded::{ExpandedWeights, FloatPanels};
+use crate::expanded::{ExpandedWeights, Matrix};
 use crate::kernels::columns::Reduction;
 use crate::ops::{
     Attention, BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, Dense,
-    DenseWeight, DepthwiseConv, DirectConv, Filters, GatherAxis, GatherRows, Im2col, LayerNorm, OneHotRows,
-    Pad, PerChannel, PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, ReduceColumns, Scan,
-    UnblockChannels, Upsample,
+    DepthwiseConv, DirectConv, GatherAxis, GatherRows, Im2col, LayerNorm, OneHotRows, Pad, PerChannel,
+    PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, ReduceColumns, Scan, UnblockChannels, Upsample,
 };
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
@@ -20,7 +19,7 @@ use glowplug_pack::plan::{
     PlanGraph, Reducer, ScanInput, Share, Step, Window, fact_of,
 };
 use glowplug_pack::{Dtype, Form, Pack, PackError, Region, WeightId};
-use names::{activation, binary, comparison, find_kernel, kernel_op, reducer, unary};
+use names::{binary, comparison, find_kernel, kernel_op, reducer, unary};
 use std::ops::Range;
 use std::sync::Arc;
 use tract_core::internal::{
@@ -199,7 +198,7 @@ impl Decoder<'_> {
             }
             Op::UnblockChannels => Box::new(UnblockChannels { shape: tensor_shape(output)?.to_vec() }),
             Op::BlockedConv { window, kernel, steps } => {
-                let filters = self.filters(*kernel)?;
+                let filters = self.matrix(*kernel)?;
                 Box::new(BlockedConv::new(window, first(inputs)?, tensor_shape(output)?, filters, steps)?)
             }
             Op::BlockedDepthwiseConv { window, kernel, steps } => {
@@ -254,11 +253,11 @@ impl Decoder<'_> {
             },
             Op::Expand => Box::new(MultiBroadcastTo { shape: fact.shape.clone() }),
             Op::Dense { weight, rows, bias, residual, activation: a } => Box::new(Dense {
-                weight: self.dense_weight(*weight)?,
+                weight: self.matrix(*weight)?,
                 rows: *rows,
                 bias: *bias,
                 residual: *residual,
-                activation: activation(*a),
+                activation: *a,
                 shape: tensor_shape(output)?.to_vec(),
             }),
             Op::Attention { batch, heads, queries, keys, scale } => Box::new(Attention {
@@ -272,7 +271,7 @@ impl Decoder<'_> {
                 region: self.region.clone(),
                 table: self.pack.weight_range(*table)?,
                 encoding: self.pack.weight(*table)?.form.encoding(),
-                activation: activation(*a),
+                activation: *a,
                 shape: tensor_shape(output)?.to_vec(),
             }),
             Op::LayerNorm { epsilon } => Box::new(LayerNorm { epsilon: *epsilon }),
@@ -295,24 +294,14 @@ impl Decoder<'_> {
         from_bytes(*dtype, shape, self.region.wait(self.pack.weight_range(id)?, deadline())?)
     }
 
-    /// A matrix in panels that are read as f32: its panels, depth and rows (or columns).
-    fn float_panels(&self, id: WeightId) -> TractResult<(FloatPanels, usize, usize)> {
-        let (depth, count) = match &self.pack.weight(id)?.form {
+    /// A matrix in panels that are read as f32.
+    fn matrix(&self, id: WeightId) -> TractResult<Matrix> {
+        let (depth, columns) = match &self.pack.weight(id)?.form {
             Form::Panels { k, mn, .. } => (*k, *mn),
             Form::EncodedPanels { panel, mn, .. } => (panel.k, *mn),
             form => bail!("{form:?}, expected panels"),
         };
-        Ok((self.expanded.panels(self.pack, self.region, id)?, depth, count))
-    }
-
-    fn filters(&self, id: WeightId) -> TractResult<Filters> {
-        let (panels, depth, count) = self.float_panels(id)?;
-        Ok(Filters { panels, depth, count })
-    }
-
-    fn dense_weight(&self, id: WeightId) -> TractResult<DenseWeight> {
-        let (panels, depth, columns) = self.float_panels(id)?;
-        Ok(DenseWeight { panels, depth, columns })
+        Ok(Matrix { panels: self.expanded.panels(self.pack, self.region, id)?, depth, columns })
     }
 
     fn region_panels(&self, id: WeightId, format: &PanelFormat) -> TractResult<Box<dyn MMMInputValue>> {

@@ -72,6 +72,16 @@ enum Source {
     Expanded(Arc<Expanded>),
 }
 
+/// A matrix in panels of 16 columns: a product's, or the filters of a convolution.
+#[derive(Clone)]
+pub(crate) struct Matrix {
+    pub(crate) panels: FloatPanels,
+    /// Rows, all that one column is summed over: `C * kh * kw` of filters.
+    pub(crate) depth: usize,
+    /// Output channels.
+    pub(crate) columns: usize,
+}
+
 impl FloatPanels {
     /// Panels of a pack, as they lie there.
     #[cfg(test)]

@@ -135,6 +135,12 @@ pub struct Provenance {
     pub unexecuted: Vec<String>,
 }
 
+/// Under which of [`Provenance::options`] stands how many rows an input of integers chooses from.
+#[must_use]
+pub fn option_of_rows(input: &str) -> String {
+    format!("rows of {input}")
+}
+
 impl Manifest {
     /// The manifest of a section's bytes. Errors: not JSON, a missing or unknown field, a repeated name.
     pub fn from_json(bytes: &[u8]) -> Result<Manifest, PackError> {

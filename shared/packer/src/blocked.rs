@@ -14,7 +14,6 @@ mod one_axis;
 
 use crate::planned::Planned;
 use conv::Convolution;
-use glowplug_pack::WeightId;
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp};
 use std::collections::HashMap;
 use tract_core::internal::*;
@@ -200,7 +199,8 @@ impl Blocker<'_> {
         inputs: &[OutletId],
         shape: TVec<usize>,
     ) -> TractResult<OutletId> {
-        Ok(self.to.wire_node(name, Planned { op, kernel, shape }, inputs)?[0])
+        let weight = kernel.map(|kernel| (name.to_owned(), kernel));
+        Ok(self.to.wire_node(name, Planned { op, weight, shape }, inputs)?[0])
     }
 
     /// Whether the node behind `outlet` of the old graph has one reader, and is no output.
@@ -223,6 +223,3 @@ impl Blocker<'_> {
         Ok(self.to)
     }
 }
-
-/// Stands in for a weight that is not stored yet.
-const NOT_YET: WeightId = WeightId(0);

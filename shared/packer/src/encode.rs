@@ -4,7 +4,6 @@
 //! read instead: a convolution's window from the decluttered graph, where it is one node with the same name.
 
 mod conv;
-mod dense;
 mod matmul;
 mod moves;
 pub(crate) mod ops;

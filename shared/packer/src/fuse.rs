@@ -9,7 +9,6 @@ mod attention;
 mod conv;
 mod layer_norm;
 mod one_hot;
-pub(crate) mod ops;
 mod product;
 mod shape;
 

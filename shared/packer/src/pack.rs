@@ -11,8 +11,9 @@ use crate::pin::{InputPin, InputPins, buckets};
 use crate::portable::{Portable, PortableReport};
 use crate::quantize::{Quantizer, Weights};
 use crate::target::Target;
-use crate::verify::{Path, ROUNDS, verify, verify_simplified};
+use crate::verify::{Path, ROUNDS, index_bound, verify, verify_simplified};
 use glowplug_engine::target::TRACT_VERSION;
+use glowplug_pack::manifest::option_of_rows;
 use glowplug_pack::plan::PlanGraph;
 use glowplug_pack::{Encoding, Manifest, Pack, PackBuilder, Weight, element_count};
 use std::collections::BTreeMap;
@@ -164,6 +165,10 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     if imported.len() > 1 {
         parsed.manifest.buckets =
             imported.iter().map(|i| i.inputs.iter().map(Port::shape).collect()).collect();
+    }
+    for (i, input) in first.inputs.iter().enumerate() {
+        let rows = index_bound(&first.typed, i).map(|rows| (option_of_rows(&input.name), rows.to_string()));
+        parsed.manifest.provenance.options.extend(rows);
     }
     (options.progress)(Stage::Simplify);
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;

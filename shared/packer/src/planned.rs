@@ -1,5 +1,6 @@
 //! `Planned`: an operator of plans in tract's graph, for passes that go before tract's own.
 
+use glowplug_pack::WeightId;
 use glowplug_pack::plan::Op as PlanOp;
 use std::sync::Arc;
 use tract_core::internal::*;
@@ -10,11 +11,14 @@ use tract_core::internal::*;
 pub(crate) struct Planned {
     /// The operator. Where it reads a weight in place, which one is said once the weight is stored.
     pub(crate) op: PlanOp,
-    /// That weight, in the layout of its Conv: `[O, I, kh, kw]`.
-    pub(crate) kernel: Option<Arc<Tensor>>,
+    /// That weight, and under which name it is stored: filters `[O, I, kh, kw]`, a matrix `[depth, columns]`, a table.
+    pub(crate) weight: Option<(String, Arc<Tensor>)>,
     /// What it gives.
     pub(crate) shape: TVec<usize>,
 }
+
+/// Stands in for a weight that is not stored yet.
+pub(crate) const NOT_YET: WeightId = WeightId(0);
 
 impl Eq for Planned {}
 

@@ -11,7 +11,7 @@
 use crate::blocked::block;
 use crate::error::PackerError;
 use crate::fingerprint::{Fingerprint, sum};
-use crate::fuse::{fuse, ops};
+use crate::fuse::fuse;
 use crate::pack::{guard, simplify};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
@@ -182,24 +182,23 @@ fn ours(model: &TypedModel) -> TractResult<HashMap<String, Channels>> {
     let planned = fuse(block(model)?)?;
     let mut names = HashMap::new();
     for node in &planned.nodes {
-        if let Some(dense) = node.op_as::<ops::Dense>() {
-            names.insert(dense.weight_name.clone(), Channels::Outputs);
-        } else if let Some(rows) = node.op_as::<ops::OneHotRows>() {
-            names.insert(rows.table_name.clone(), Channels::Rows);
-        } else if is_blocked_conv(node)
-            && let Some(from) = model.nodes.iter().find(|n| n.name == node.name)
-            && let [_, kernel, ..] = from.inputs.as_slice()
-        {
-            names.insert(model.node(kernel.node).name.clone(), Channels::Outputs);
+        if let Some(Planned { op, weight: Some((name, _)), .. }) = node.op_as() {
+            match op {
+                PlanOp::Dense { .. } => names.insert(name.clone(), Channels::Outputs),
+                PlanOp::OneHotRows { .. } => names.insert(name.clone(), Channels::Rows),
+                PlanOp::BlockedConv { .. } => match model.nodes.iter().find(|n| n.name == *name) {
+                    Some(TypedNode { inputs, .. }) if inputs.len() > 1 => {
+                        names.insert(model.node(inputs[1].node).name.clone(), Channels::Outputs)
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
         } else if node.op_as::<Gather>().is_some_and(|g| g.axis == 0 && g.output_type.is_none()) {
             names.insert(planned.node(node.inputs[0].node).name.clone(), Channels::Rows);
         }
     }
     Ok(names)
-}
-
-fn is_blocked_conv(node: &TypedNode) -> bool {
-    node.op_as::<Planned>().is_some_and(|p| matches!(p.op, PlanOp::BlockedConv { .. }))
 }
 
 /// The matrix, or more, of f32 that a constant is.

@@ -163,7 +163,7 @@ fn difference(found: f32, wanted: f32) -> f64 {
 
 /// How many rows the smallest table has that input `index` chooses from, if it does: by a Gather, or by a comparison
 /// with each of their numbers, which makes one-hot rows.
-fn index_bound(model: &TypedModel, index: usize) -> Option<usize> {
+pub(crate) fn index_bound(model: &TypedModel, index: usize) -> Option<usize> {
     let mut waiting = vec![*model.inputs.get(index)?];
     let mut bound: Option<usize> = None;
     while let Some(outlet) = waiting.pop() {

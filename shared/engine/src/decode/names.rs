@@ -1,10 +1,9 @@
 //! What a plan names and tract has: kernels, elementwise operations, reductions.
 
 use crate::error::{EngineError, ErrorKind};
-use crate::kernels::activation::Activation;
 use crate::values::packed_format;
 use glowplug_pack::plan::{
-    self, BinaryOp, Comparison, Function, Kernel, Logic, PadMode, PanelFormat, Reducer, UnaryOp,
+    BinaryOp, Comparison, Function, Kernel, Logic, PadMode, PanelFormat, Reducer, UnaryOp,
 };
 use std::sync::Arc;
 use tract_core::internal::{DatumType, TractResult, bail, tensor0};
@@ -80,16 +79,6 @@ pub(crate) fn unary(op: UnaryOp) -> Box<dyn ElementWiseMiniOp> {
         UnaryOp::HardSwish => Box::new(nn::HardSwish {}),
         UnaryOp::Silu => Box::new(nn::silu::Silu {}),
         UnaryOp::Gelu => Box::new(nn::gelu_exact::GeluExact {}),
-    }
-}
-
-pub(super) fn activation(activation: plan::Activation) -> Activation {
-    match activation {
-        plan::Activation::Identity => Activation::Identity,
-        plan::Activation::Relu => Activation::Relu,
-        plan::Activation::Gelu => Activation::Gelu,
-        plan::Activation::GeluTanh => Activation::GeluTanh,
-        plan::Activation::Silu => Activation::Silu,
     }
 }
 

@@ -1,19 +1,6 @@
 //! What follows a product, value by value.
 
-/// What is done to each value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Activation {
-    /// Nothing.
-    Identity,
-    /// `max(x, 0)`.
-    Relu,
-    /// `x / 2 * (1 + erf(x / sqrt(2)))`.
-    Gelu,
-    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`.
-    GeluTanh,
-    /// `x / (1 + exp(-x))`.
-    Silu,
-}
+pub(crate) use glowplug_pack::plan::Activation;
 
 /// Where erf is +-1 in f32.
 pub(super) const ERF_LIMIT: f32 = 3.95;
@@ -40,20 +27,19 @@ pub(super) const LN2: (f32, f32) = (0.693_359_4, -0.000_212_194_44);
 /// `sqrt(2 / pi)`, and the factor of the cube.
 pub(super) const GELU_TANH: (f32, f32) = (0.797_884_6, 0.044_715);
 
-impl Activation {
-    /// Of one value.
-    pub(crate) fn of(self, x: f32) -> f32 {
-        match self {
-            Activation::Identity => x,
-            Activation::Relu if x < 0.0 => 0.0,
-            Activation::Relu => x,
-            Activation::Gelu => x * 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
-            Activation::GeluTanh => {
-                let inner = x + GELU_TANH.1 * x * x * x;
-                x / (1.0 + exp(-2.0 * GELU_TANH.0 * inner))
-            }
-            Activation::Silu => x / (1.0 + exp(-x)),
+/// `activation` of one value: Relu `max(x, 0)`; Gelu `x / 2 * (1 + erf(x / sqrt(2)))`; GeluTanh
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`; Silu `x / (1 + exp(-x))`.
+pub(crate) fn activate(activation: Activation, x: f32) -> f32 {
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu if x < 0.0 => 0.0,
+        Activation::Relu => x,
+        Activation::Gelu => x * 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            let inner = x + GELU_TANH.1 * x * x * x;
+            x / (1.0 + exp(-2.0 * GELU_TANH.0 * inner))
         }
+        Activation::Silu => x / (1.0 + exp(-x)),
     }
 }
 
@@ -107,7 +93,7 @@ mod tests {
                 (Activation::Silu, wide / (1.0 + (-wide).exp())),
             ];
             for (activation, wanted) in wanted {
-                let found = f64::from(activation.of(x));
+                let found = f64::from(activate(activation, x));
                 assert!(
                     (found - wanted).abs() <= 1e-6 * wanted.abs().max(1.0),
                     "{activation:?} of {x}: {found}"
@@ -151,7 +137,7 @@ mod tests {
             for (i, x) in x.iter().enumerate() {
                 let [gelu, tanh, silu, relu] =
                     [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu]
-                        .map(|a| a.of(*x));
+                        .map(|a| activate(a, *x));
                 let wanted = [gelu, tanh, silu, exp(*x), relu];
                 for (which, (found, wanted)) in found.iter().zip(wanted).enumerate() {
                     let error = (found[i] - wanted).abs();
@@ -167,7 +153,7 @@ mod tests {
         let found = unsafe { all(&[f32::NAN; 8]) };
         assert!(found.as_flattened().iter().all(|x| x.is_nan()), "{found:?}");
         for a in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu] {
-            assert!(a.of(f32::NAN).is_nan(), "{a:?}");
+            assert!(activate(a, f32::NAN).is_nan(), "{a:?}");
         }
     }
 }

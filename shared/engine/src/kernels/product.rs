@@ -6,14 +6,15 @@
 //! rows are cut so that they stay in the second, and the panel that comes next is fetched meanwhile: at 16 rows the
 //! weights' way from memory takes as long as the arithmetic.
 
-use super::activation::Activation;
+use super::activation::{Activation, activate};
 use super::has_avx2;
 use crate::share::Output;
+use glowplug_pack::plan::FILTER_PANEL;
 use tract_core::internal::{TractResult, ensure};
 use tract_linalg::multithread::par_chunks_mut;
 
 /// Columns of a panel.
-pub(crate) const WIDTH: usize = 16;
+pub(crate) const WIDTH: usize = FILTER_PANEL;
 /// Rows of a tile.
 const HEIGHT: usize = 6;
 /// The most depth that is gone through at once: 24 KiB of a panel.
@@ -219,7 +220,7 @@ impl Job<'_> {
                     if let Some(residual) = self.tail.residual {
                         sums.iter_mut().zip(&residual[at..at + columns]).for_each(|(sum, r)| *sum += r);
                     }
-                    sums.iter_mut().for_each(|sum| *sum = self.tail.activation.of(*sum));
+                    sums.iter_mut().for_each(|sum| *sum = activate(self.tail.activation, *sum));
                 }
                 out.copy_from_slice(&sums[..columns]);
             }
@@ -522,7 +523,7 @@ mod tests {
                 let sum: f32 = (0..depth).map(term).sum();
                 let sum = sum + if parts.0 { bias[c] } else { 0.0 } + if parts.1 { residual[i] } else { 0.0 };
                 // What is lost of a value before the activation is lost after it.
-                (activation.of(sum), 1e-6 * sum.abs().max(1.0))
+                (activate(activation, sum), 1e-6 * sum.abs().max(1.0))
             } else {
                 (-99.0, 0.0)
             };

@@ -40,11 +40,11 @@ pub(crate) fn add_and_activate(row: &[f32], bias: &[f32], activation: Activation
 }
 
 mod plain {
-    use super::super::activation::{Activation, exp};
+    use super::super::activation::{Activation, activate, exp};
 
     pub(super) fn add_and_activate(row: &[f32], bias: &[f32], activation: Activation, out: &mut [f32]) {
         for ((out, x), bias) in out.iter_mut().zip(row).zip(bias) {
-            *out = activation.of(x + bias);
+            *out = activate(activation, x + bias);
         }
     }
 

@@ -122,7 +122,7 @@ fn sigmoid_of(x: __m256, y: __m256) -> __m256 {
     _mm256_div_ps(x, _mm256_add_ps(one, exp(_mm256_sub_ps(_mm256_setzero_ps(), y))))
 }
 
-/// As [`Activation::of`].
+/// As the function of the same name for one value.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 pub(super) fn activate(activation: Activation, x: __m256) -> __m256 {

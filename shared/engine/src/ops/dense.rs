@@ -1,7 +1,7 @@
 //! Dense: rows that are read in place, times a weight that is read in place, and what follows.
 
 use super::plan_op;
-use crate::expanded::{FloatPanels, PANELS_AT_ONCE};
+use crate::expanded::{Matrix, PANELS_AT_ONCE};
 use crate::kernels::activation::Activation;
 use crate::kernels::product::{MOST_ROWS, Panels, Rows, Tail, WIDTH, product};
 use crate::panels::has_helpers;
@@ -11,18 +11,10 @@ use tract_core::internal::{
     EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, ensure, not_out_of_plan, tvec,
 };
 
-/// A matrix in panels of 16 columns.
-#[derive(Clone)]
-pub(crate) struct DenseWeight {
-    pub(crate) panels: FloatPanels,
-    pub(crate) depth: usize,
-    pub(crate) columns: usize,
-}
-
 /// `activation(x W + bias + residual)`.
 #[derive(Clone)]
 pub(crate) struct Dense {
-    pub(crate) weight: DenseWeight,
+    pub(crate) weight: Matrix,
     pub(crate) rows: RowStrides,
     pub(crate) bias: bool,
     pub(crate) residual: bool,

@@ -24,12 +24,11 @@ mod window;
 
 pub(crate) use attention::Attention;
 pub(crate) use blocked::{
-    BlockChannels, BlockedConv, BlockedDepthwiseConv, Filters, PerChannel, PlaneReduce, PlaneReducer,
-    UnblockChannels,
+    BlockChannels, BlockedConv, BlockedDepthwiseConv, PerChannel, PlaneReduce, PlaneReducer, UnblockChannels,
 };
 pub(crate) use chain::{Chain, ChainStep};
 pub(crate) use col2im::Col2Im;
-pub(crate) use dense::{Dense, DenseWeight};
+pub(crate) use dense::Dense;
 pub(crate) use depthwise::DepthwiseConv;
 pub(crate) use direct_conv::DirectConv;
 pub(crate) use gather::{GatherAxis, GatherRows};

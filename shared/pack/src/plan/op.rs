@@ -8,7 +8,7 @@ use crate::wire_struct;
 /// Channels that lie side by side where a plan keeps them in blocks: what a vector of 256 bits holds.
 pub const CHANNEL_BLOCK: usize = 8;
 
-/// Rows of a panel of [`Op::BlockedConv`]'s filters: two blocks of output channels.
+/// Output channels of a panel of [`Op::BlockedConv`] and [`Op::Dense`]: two blocks.
 pub const FILTER_PANEL: usize = 2 * CHANNEL_BLOCK;
 
 /// `(axis of the product, axis of the operand)`: the operand moves with the product along these axes and

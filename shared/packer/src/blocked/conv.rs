@@ -1,8 +1,8 @@
 //! Convolutions, and matrix products that are convolutions over one position.
 
-use super::{Blocked, Blocker, NOT_YET};
+use super::{Blocked, Blocker};
 use crate::encode::window;
-use crate::planned::Planned;
+use crate::planned::{NOT_YET, Planned};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp, Window, conv_copies_little};
 use tract_core::internal::*;
 use tract_core::ops::cnn::{Conv, KernelFormat};

@@ -1,7 +1,7 @@
 //! The table of operators, and the rows that are one line each in the plan too.
 
 use super::matmul::binary;
-use super::{Encoded, Encoder, conv, dense, is_row_gather, matmul, moves, planned, scan};
+use super::{Encoded, Encoder, conv, is_row_gather, matmul, moves, planned, scan};
 use glowplug_pack::plan::{BinaryOp, Comparison, Function, Logic, Op, Reducer, Share, Step, UnaryOp};
 use tract_core::internal::*;
 use tract_core::ops::array::Gather;
@@ -53,10 +53,6 @@ pub(super) const ROWS: &[Row] = &[
     scan::lstm_cell,
     scan::scan,
     planned::planned,
-    dense::dense,
-    dense::attention,
-    dense::layer_norm,
-    dense::one_hot_rows,
 ];
 
 /// The same operands as tract's node.

@@ -10,14 +10,16 @@ use tract_linalg::isa::Isa;
 pub(super) fn planned<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Planned>().map(|planned| {
         let mut op = planned.op.clone();
-        if let Some(kernel) = &planned.kernel {
+        if let Some((name, values)) = &planned.weight {
             let stored = match &op {
-                Op::BlockedConv { .. } => e.filters(&node.name, kernel)?,
-                _ => e.plain_weight(&node.name, kernel, Place::Blobs)?,
+                Op::BlockedConv { .. } => e.filters(name, values)?,
+                Op::Dense { .. } => e.matrix(name, values)?,
+                Op::OneHotRows { .. } => e.table(name, values, Place::Blobs)?,
+                _ => e.plain_weight(name, values, Place::Blobs)?,
             };
             op.weights_mut().into_iter().for_each(|id| *id = stored);
         }
-        if matches!(op, Op::BlockedConv { .. } | Op::BlockedDepthwiseConv { .. }) {
+        if !matches!(op, Op::BlockChannels | Op::UnblockChannels) {
             e.needs_vectors();
         }
         Ok(Encoded { op, inputs: node.inputs.iter().copied().collect() })
@@ -26,23 +28,41 @@ pub(super) fn planned<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<Tr
 
 impl Encoder<'_> {
     /// The operators' own kernels are made for these; where a CPU has them not, they work all the same, slowly.
-    pub(super) fn needs_vectors(&mut self) {
+    fn needs_vectors(&mut self) {
         if cfg!(target_arch = "x86_64") {
             self.isa = self.isa.with(Isa::X86_64Avx2).with(Isa::X86_64Fma);
         }
     }
 
-    /// Filters `[O, I, kh, kw]` as panels of sixteen rows, in the layout that tract's kernels of that height read
-    /// too.
+    /// Filters `[O, I, kh, kw]`.
     fn filters(&mut self, name: &str, kernel: &Tensor) -> TractResult<WeightId> {
         let [mn, ..] = *kernel.shape() else { bail!("filters without an axis") };
         let k = kernel.len() / mn.max(1);
+        let plain = kernel.try_as_plain_ram()?;
+        let values = plain.as_slice::<f32>()?;
+        self.panels_of(name, (k, mn), |depth, column| values[column * k + depth])
+    }
+
+    /// A matrix `[depth, columns]`.
+    fn matrix(&mut self, name: &str, matrix: &Tensor) -> TractResult<WeightId> {
+        let [k, mn] = *matrix.shape() else { bail!("a weight of {:?}", matrix.shape()) };
+        let plain = matrix.try_as_plain_ram()?;
+        let values = plain.as_slice::<f32>()?;
+        self.panels_of(name, (k, mn), |depth, column| values[depth * mn + column])
+    }
+
+    /// `k` times `mn` values in panels of sixteen columns, in the layout that tract's kernels of that height read too.
+    fn panels_of(
+        &mut self,
+        name: &str,
+        (k, mn): (usize, usize),
+        value: impl Fn(usize, usize) -> f32,
+    ) -> TractResult<WeightId> {
         let mut panels = vec![0.0; mn.div_ceil(WIDTH) * k * WIDTH];
-        let values = kernel.try_as_plain_ram()?;
-        for (row, values) in values.as_slice::<f32>()?.chunks_exact(k).enumerate() {
-            let panel = &mut panels[row / WIDTH * k * WIDTH..][..k * WIDTH];
-            for (record, value) in panel.chunks_exact_mut(WIDTH).zip(values) {
-                record[row % WIDTH] = *value;
+        for (p, panel) in panels.chunks_exact_mut((k * WIDTH).max(1)).enumerate() {
+            for (depth, record) in panel.chunks_exact_mut(WIDTH).enumerate() {
+                let columns = p * WIDTH..mn.min((p + 1) * WIDTH);
+                record.iter_mut().zip(columns).for_each(|(to, column)| *to = value(depth, column));
             }
         }
         self.float_panels(name, (k, mn), &panels)

@@ -1,12 +1,13 @@
 //! softmax(scale * Q K^T + mask) V, whatever moves the heads about before and after it.
 
-use super::ops::Attention;
 use super::shape::{extent, floats, letters, only_taker, other_operand, scalar, unnamed};
+use crate::planned::Planned;
+use glowplug_pack::plan::{FILTER_PANEL, Op};
 use tract_core::internal::*;
 use tract_core::ops::nn::{Softmax, SoftmaxKind};
 
 /// What the width of a head's values is a multiple of.
-const WIDTH: usize = 16;
+const WIDTH: usize = FILTER_PANEL;
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
     let Some(softmax) = node.op_as::<Softmax>() else { return Ok(None) };
@@ -23,7 +24,8 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
         return Ok(None);
     }
     let Some(out) = floats(model, mixed.id.into())? else { return Ok(None) };
-    let op = Attention { batch, heads, queries, keys, scale: scores.scale, shape: out };
+    let op = Op::Attention { batch, heads, queries, keys, scale: scores.scale };
+    let op = Planned { op, weight: None, shape: out };
     let operands = [scores.product.inputs[0], scores.product.inputs[1], v].map(|o| unnamed(model, o));
     let operands: TVec<OutletId> = operands.into_iter().chain(scores.mask).collect();
     let mut patch = TypedModelPatch::new(format!("attention {}", node.name));

@@ -1,10 +1,10 @@
 //! Convolutions along one axis, channels last: every window is a row of values that lie one after the other, and
 //! windows overlap. A product reads them so, nothing is laid out.
 
-use super::ops::Dense;
 use super::shape::{constant, floats, scalar};
 use super::{activation, product};
-use glowplug_pack::plan::{Activation, RowStrides};
+use crate::planned::{NOT_YET, Planned};
+use glowplug_pack::plan::{Activation, Op, RowStrides};
 use tract_core::internal::*;
 use tract_core::ops::array::{Pad, PadMode};
 use tract_core::ops::cnn::{Conv, KernelFormat};
@@ -53,7 +53,8 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let after = activation::after(model, node.id.into())?;
     let (last, activation) = after.unwrap_or((node.id, Activation::Identity));
     let weight_name = model.node(kernel.node).name.clone();
-    let op = Dense { weight, weight_name, rows, bias: has_bias, residual: false, activation, shape };
+    let op = Op::Dense { weight: NOT_YET, rows, bias: has_bias, residual: false, activation };
+    let op = Planned { op, weight: Some((weight_name, weight)), shape };
     let by = patch.wire_node(&node.name, op, &operands)?;
     patch.shunt_outside(model, last.into(), by[0])?;
     Ok(Some(patch))

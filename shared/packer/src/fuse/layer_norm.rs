@@ -1,7 +1,8 @@
 //! LayerNormalization, which tract's importer takes apart: mean, difference, root mean square, scale, bias.
 
-use super::ops::LayerNorm;
 use super::shape::{constant, floats, only_taker, other_operand, scalar};
+use crate::planned::Planned;
+use glowplug_pack::plan::Op;
 use tract_core::internal::*;
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::nn::{Reduce, Reducer, RmsNorm};
@@ -26,7 +27,8 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     };
     let mut patch = TypedModelPatch::new(format!("layer norm {}", node.name));
     let taps = patch.taps(model, &[x, scale, bias])?;
-    let op = LayerNorm { epsilon: norm.eps.cast_to_scalar::<f32>()?, shape };
+    let op = Op::LayerNorm { epsilon: norm.eps.cast_to_scalar::<f32>()? };
+    let op = Planned { op, weight: None, shape };
     let by = patch.wire_node(&moved.name, op, &taps)?;
     patch.shunt_outside(model, moved.id.into(), by[0])?;
     Ok(Some(patch))

@@ -1,9 +1,9 @@
 //! Products of one-hot rows: what some exporters write for an embedding.
 
 use super::activation;
-use super::ops::OneHotRows;
 use super::shape::{constant, floats, letters, only_taker, other_operand, unnamed};
-use glowplug_pack::plan::Activation;
+use crate::planned::{NOT_YET, Planned};
+use glowplug_pack::plan::{Activation, Op};
 use tract_core::internal::*;
 use tract_core::ops::binary::TypedBinOp;
 use tract_core::ops::cast::Cast;
@@ -32,7 +32,8 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let mut patch = TypedModelPatch::new(format!("one-hot rows {}", node.name));
     let taps = patch.taps(model, &[indices, bias])?;
     let table_name = model.node(node.inputs[1].node).name.clone();
-    let op = OneHotRows { table, table_name, activation, shape };
+    let op = Op::OneHotRows { table: NOT_YET, activation };
+    let op = Planned { op, weight: Some((table_name, table)), shape };
     let by = patch.wire_node(&node.name, op, &taps)?;
     patch.shunt_outside(model, last.into(), by[0])?;
     Ok(Some(patch))

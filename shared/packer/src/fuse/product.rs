@@ -1,9 +1,9 @@
 //! Products with a constant, their bias, a residual and an activation.
 
 use super::activation;
-use super::ops::Dense;
 use super::shape::{Letters, constant, extent, floats, letters, only_taker, other_operand};
-use glowplug_pack::plan::{Activation, RowStrides};
+use crate::planned::{NOT_YET, Planned};
+use glowplug_pack::plan::{Activation, Op, RowStrides};
 use tract_core::internal::*;
 
 /// Products of fewer columns waste most of a panel.
@@ -39,7 +39,8 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     if let Some((id, found)) = activation::after(model, last.id.into())? {
         (last, activation) = (model.node(id), found);
     }
-    let op = Dense { weight, weight_name, rows, bias, residual, activation, shape };
+    let op = Op::Dense { weight: NOT_YET, rows, bias, residual, activation };
+    let op = Planned { op, weight: Some((weight_name, weight)), shape };
     let taps = patch.taps(model, &operands)?;
     let by = patch.wire_node(&node.name, op, &taps)?;
     patch.shunt_outside(model, last.id.into(), by[0])?;

@@ -7,7 +7,7 @@
 
 use super::lanes::{Array, Lanes, prefetch};
 use super::steps::{Step, apply, bind};
-use crate::expanded::FloatPanels;
+use crate::expanded::{FloatPanels, Matrix};
 use crate::kernels::has_avx2;
 use crate::ops::plan_op;
 use crate::ops::window::{Axis, axes};
@@ -77,22 +77,13 @@ pub(crate) struct BlockedConv {
 }
 plan_op!(BlockedConv);
 
-/// The filters of a convolution.
-pub(crate) struct Filters {
-    pub(crate) panels: FloatPanels,
-    /// `C * kh * kw`.
-    pub(crate) depth: usize,
-    /// Output channels.
-    pub(crate) count: usize,
-}
-
 impl BlockedConv {
     /// Over `input` of `[N, C, H, W]`, or `[N, ceil(C / 8), H, W, 8]`; gives `shape`. The plan was validated.
     pub(crate) fn new(
         window: &Window,
         input: &[usize],
         shape: &[usize],
-        filters: Filters,
+        filters: Matrix,
         steps: &[ConvStep],
     ) -> TractResult<BlockedConv> {
         ensure!(input.len() >= 4 && shape.len() == 5, "an input of shape {input:?}");
@@ -103,7 +94,7 @@ impl BlockedConv {
             images: input[0],
             lanes: if input.len() == 5 { CHANNEL_BLOCK } else { 1 },
             channels: filters.depth / (vertical.kernel * horizontal.kernel),
-            filters: filters.count,
+            filters: filters.columns,
             shape: shape.to_vec(),
             kernel: filters.panels,
             steps: steps.to_vec(),

@@ -15,7 +15,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use conv::{BlockedConv, Filters};
+pub(crate) use conv::BlockedConv;
 pub(crate) use depthwise::BlockedDepthwiseConv;
 pub(crate) use layout::{BlockChannels, UnblockChannels};
 pub(crate) use planes::{PerChannel, PlaneReduce, PlaneReducer};

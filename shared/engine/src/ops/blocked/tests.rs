@@ -1,7 +1,7 @@
 //! Convolutions in blocks against the definition, at extents that leave every loop a rest.
 
 use super::*;
-use crate::expanded::FloatPanels;
+use crate::expanded::{FloatPanels, Matrix};
 use glowplug_pack::plan::{BinaryOp, CHANNEL_BLOCK, ConvStep, FILTER_PANEL, UnaryOp, Window};
 use glowplug_pack::{Buffer, Region};
 use std::sync::Arc;
@@ -163,7 +163,7 @@ impl Case {
         }
         let (region, bytes) = region(&panels);
         let panels = FloatPanels::stored(region, bytes, panel * 4);
-        let filters = Filters { panels, depth, count: self.filters };
+        let filters = Matrix { panels, depth, columns: self.filters };
         BlockedConv::new(&self.window, image.shape(), &self.shape(), filters, &self.steps).unwrap()
     }
 

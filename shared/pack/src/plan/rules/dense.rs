@@ -1,7 +1,7 @@
 //! Rules of what transformers are made of: rows stay inside of their tensor, heads and masks divide theirs.
 
 use super::super::validate::Context;
-use super::super::{Fact, PanelFormat, RowStrides};
+use super::super::{FILTER_PANEL, Fact, PanelFormat, RowStrides};
 use super::{Checked, f32, gives, operands, tensor};
 use crate::dtype::Dtype;
 use crate::tensor::element_count;
@@ -10,7 +10,7 @@ use crate::weights::WeightId;
 /// The widest head of an attention: its keys are copied in panels of 16 rows, however few they are.
 const WIDEST_HEAD: usize = 1 << 16;
 /// Columns of a panel, and what the width of a head's values is a multiple of.
-const WIDTH: usize = 16;
+const WIDTH: usize = FILTER_PANEL;
 
 pub(super) fn dense(
     context: &Context<'_>,
