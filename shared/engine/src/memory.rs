@@ -4,7 +4,7 @@
 //! A first inference touches tens of megabytes that no one touched before, the values between nodes above all,
 //! and the system hands them out in pages of 4 KiB: a fault each, thousands of them, a third of the time.
 //! What is freed goes back to the system, to be faulted in once more a node later. So large blocks come from an
-//! arena of huge pages that keeps what it has, and the heap keeps what it has too
+//! arena of huge pages that keeps what it has, and small ones from a heap of huge pages
 //! (docs/adr/0009-memory.md has the figures).
 
 mod arena;
