@@ -5,6 +5,7 @@
 
 pub mod cloud;
 mod commands;
+mod compression;
 pub mod npz;
 mod progress;
 mod report;
@@ -12,7 +13,7 @@ mod stores;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use commands::{bench, demo, dev, inspect, pack, publish, run, verify};
+use commands::{bench, compare, demo, dev, inspect, pack, publish, run, verify};
 use std::process::ExitCode;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
@@ -40,6 +41,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
+    Compare(compare::CompareArgs),
     Publish(publish::PublishArgs),
     Dev(dev::DevArgs),
     Demo(demo::DemoArgs),
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Demo(args) => demo::run(args),

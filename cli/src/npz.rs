@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use glowplug_pack::{Dtype, Tensor, TensorData};
+use glowplug_packer::{Dataset, Texts};
 use glowplug_processing::v2::NamedTensor;
 use npyz::{AutoSerialize, DType, NpyFile, Order, WriteOptions, WriterBuilder};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use zip::read::ZipFile;
 use zip::write::SimpleFileOptions;
 use zip::{ZipArchive, ZipWriter};
 
@@ -16,20 +18,74 @@ const MAX_MEMBER_BYTES: u64 = 4 << 30;
 /// Every member of an npz file as a tensor, in file order. Errors: no npz; a dtype that no model takes;
 /// Fortran order; a member whose bytes are not what its header says.
 pub fn read(path: &Path) -> Result<Vec<NamedTensor>> {
+    members(path, |name, member| {
+        let tensor = NpyFile::new(member).map_err(anyhow::Error::from).and_then(tensor)?;
+        Ok(NamedTensor { name, tensor })
+    })
+}
+
+/// Samples of calibration or evaluation: tensors, of each of which the first axis numbers the samples, and `text` and
+/// `alphabet`, which numpy has as arrays of strings. Errors: as [`read`]; as [`Dataset::new`].
+pub fn read_dataset(path: &Path) -> Result<Dataset> {
+    let mut texts = Texts::default();
+    let read = members(path, |name, mut member| {
+        let mut bytes = Vec::new();
+        member.by_ref().take(MAX_MEMBER_BYTES).read_to_end(&mut bytes)?;
+        let npy = NpyFile::new(&*bytes)?;
+        let text = match &*name {
+            "text" => &mut texts.text,
+            "alphabet" => &mut texts.alphabet,
+            _ => return Ok(Some((name, tensor(npy)?))),
+        };
+        *text = Some(strings(&npy, &bytes)?);
+        Ok(None)
+    })?;
+    let mut digest = blake3::Hasher::new();
+    digest.update_reader(File::open(path)?)?;
+    let digest = format!("blake3:{}", digest.finalize().to_hex());
+    let members = read.into_iter().flatten().collect();
+    Dataset::new(members, texts, digest).with_context(|| path.display().to_string())
+}
+
+/// The strings of an array of them, `<U`: 32 bits for each character, zeros behind the last.
+fn strings(npy: &NpyFile<&[u8]>, bytes: &[u8]) -> Result<Vec<String>> {
+    let chars = match npy.dtype() {
+        DType::Plain(plain) if plain.to_string().starts_with("<U") => usize::try_from(plain.size_field())?,
+        other => bail!("has the dtype {:?}, expected strings (<U)", other.descr()),
+    };
+    let [count] = npy.shape() else { bail!("has the shape {:?}, expected one axis", npy.shape()) };
+    let count = usize::try_from(*count)?;
+    let len = count.checked_mul(chars).and_then(|n| n.checked_mul(size_of::<u32>()));
+    let start = len.and_then(|len| bytes.len().checked_sub(len)).context("ends before its last string")?;
+    let string = |of: &[u8]| {
+        let points = of.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
+        let chars = points.take_while(|p| *p != 0).map(|p| char::from_u32(p).context("holds no character"));
+        chars.collect::<Result<String>>()
+    };
+    match chars {
+        0 => Ok(vec![String::new(); count]),
+        _ => bytes[start..].chunks(chars * size_of::<u32>()).map(string).collect(),
+    }
+}
+
+/// Every member of an npz file, as `read` makes it. Errors: no npz; those of `read`, with the member's name.
+fn members<T>(
+    path: &Path,
+    mut read: impl FnMut(String, ZipFile<'_, BufReader<File>>) -> Result<T>,
+) -> Result<Vec<T>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut archive = ZipArchive::new(BufReader::new(file))
         .with_context(|| format!("{} is not an npz file", path.display()))?;
-    let mut tensors = Vec::with_capacity(archive.len());
+    let mut members = Vec::with_capacity(archive.len());
     for index in 0..archive.len() {
         let member =
             archive.by_index(index).with_context(|| format!("{}: member {index}", path.display()))?;
         let name = member.name().with_context(|| format!("{}: name of member {index}", path.display()))?;
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
-        let tensor = NpyFile::new(member).map_err(anyhow::Error::from).and_then(tensor);
-        let tensor = tensor.with_context(|| format!("{}: member {name:?}", path.display()))?;
-        tensors.push(NamedTensor { name, tensor });
+        let read = read(name.clone(), member);
+        members.push(read.with_context(|| format!("{}: member {name:?}", path.display()))?);
     }
-    Ok(tensors)
+    Ok(members)
 }
 
 fn tensor<R: Read>(npy: NpyFile<R>) -> Result<Tensor> {
@@ -124,6 +180,39 @@ mod tests {
             .collect();
         write(&path, &tensors).unwrap();
         assert_eq!(read(&path).unwrap(), tensors);
+    }
+
+    #[test]
+    fn strings_are_read_as_numpy_has_them() {
+        let header = "{'descr': '<U3', 'fortran_order': False, 'shape': (2,), }";
+        let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+        let header = format!("{header:117}\n");
+        npy.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+        npy.extend(header.as_bytes());
+        npy.extend("a\u{4e2d}\0bcd".chars().flat_map(|c| u32::from(c).to_le_bytes()));
+        let file = |bytes: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t.npz");
+            let mut archive = ZipWriter::new(File::create(&path).unwrap());
+            for (name, bytes) in [("text.npy", bytes), ("x.npy", &npy_of_two())] {
+                archive.start_file(name, SimpleFileOptions::default()).unwrap();
+                archive.write_all(bytes).unwrap();
+            }
+            archive.finish().unwrap();
+            read_dataset(&path)
+        };
+        assert_eq!(file(&npy).unwrap().text(), Some(&["a\u{4e2d}".to_owned(), "bcd".to_owned()][..]));
+        let e = format!("{:#}", file(&npy[..npy.len() - 20]).unwrap_err());
+        assert!(e.contains("member \"text\""), "{e}");
+        *npy.last_mut().unwrap() = 0x7f;
+        assert!(format!("{:#}", file(&npy).unwrap_err()).contains("holds no character"));
+        assert!(format!("{:#}", file(&npy_of_two()).unwrap_err()).contains("expected strings (<U)"));
+    }
+
+    fn npy_of_two() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        member(&mut bytes, &[2], [1.0f32, 2.0].into_iter()).unwrap();
+        bytes
     }
 
     #[test]

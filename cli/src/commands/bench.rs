@@ -76,7 +76,7 @@ struct Spread {
 }
 
 /// What one fresh process measured.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct ColdSample {
     plan_ms: f64,
     first_run_ms: f64,
@@ -116,6 +116,63 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     };
     print(&report, args.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What one pack measured, medians in milliseconds.
+#[derive(Serialize)]
+pub(super) struct Measured {
+    pub(super) plan_ms: f64,
+    pub(super) first_run_ms: f64,
+    pub(super) run_ms: f64,
+    pub(super) peak_rss_bytes: Option<u64>,
+}
+
+/// Fresh processes and warm runs of each of several packs, in turn, so that what else the machine does falls on all of them.
+pub(super) fn in_turn(
+    packs: &[PathBuf],
+    models: &[Model],
+    compute: super::ComputeArgs,
+    runs: u32,
+) -> Result<Vec<Measured>> {
+    let of = |pack: &PathBuf| BenchArgs {
+        pack: pack.clone(),
+        runs,
+        compute,
+        batch: None,
+        input: None,
+        nodes: false,
+        json: true,
+        cold_sample: false,
+    };
+    let args: Vec<BenchArgs> = packs.iter().map(of).collect();
+    let inputs = models.iter().map(|model| seeded(model.manifest(), None)).collect::<Result<Vec<_>>>()?;
+    let bar = crate::progress::bar(u64::from(runs) * 2);
+    bar.set_message("cold");
+    let (mut cold, mut warm) = (vec![Vec::new(); packs.len()], vec![Vec::new(); packs.len()]);
+    for _ in 0..runs {
+        bar.inc(1);
+        for (args, samples) in args.iter().zip(&mut cold) {
+            samples.push(child(args)?);
+        }
+    }
+    bar.set_message("warm");
+    for (model, inputs) in models.iter().zip(&inputs) {
+        (0..WARM_UPS).try_for_each(|_| warm_run(model, inputs).map(drop))?;
+    }
+    for _ in 0..runs {
+        bar.inc(1);
+        for ((model, inputs), samples) in models.iter().zip(&inputs).zip(&mut warm) {
+            samples.push(warm_run(model, inputs)?);
+        }
+    }
+    bar.finish_and_clear();
+    let measured = cold.iter().zip(&warm).map(|(cold, warm)| Measured {
+        plan_ms: Spread::of(cold.iter().map(|s| s.plan_ms)).p50,
+        first_run_ms: Spread::of(cold.iter().map(|s| s.first_run_ms)).p50,
+        run_ms: Spread::of(warm.iter().map(|run: &WarmRun| run.ms)).p50,
+        peak_rss_bytes: median(cold.iter().filter_map(|s: &ColdSample| s.peak_rss_bytes).collect()),
+    });
+    Ok(measured.collect())
 }
 
 fn load(args: &BenchArgs) -> Result<(Model, Vec<NamedTensor>)> {
@@ -162,6 +219,7 @@ fn child(args: &BenchArgs) -> Result<ColdSample> {
 }
 
 /// What one warm run measured.
+#[derive(Clone)]
 struct WarmRun {
     ms: f64,
     page_faults: Option<u64>,
@@ -173,12 +231,7 @@ fn warm(
     inputs: &[NamedTensor],
     bar: &indicatif::ProgressBar,
 ) -> Result<Vec<WarmRun>> {
-    let once = || -> Result<WarmRun> {
-        let (mut timings, before) = (Timings::default(), page_faults());
-        model.infer(inputs.to_vec(), None, &mut timings)?;
-        let page_faults = page_faults().zip(before).map(|(after, before)| after - before);
-        Ok(WarmRun { ms: timings.run_ms.context("a run was not timed")?, page_faults })
-    };
+    let once = || warm_run(model, inputs);
     (0..WARM_UPS).try_for_each(|_| once().map(drop))?;
     (0..args.runs)
         .map(|_| {
@@ -186,6 +239,13 @@ fn warm(
             once()
         })
         .collect()
+}
+
+fn warm_run(model: &Model, inputs: &[NamedTensor]) -> Result<WarmRun> {
+    let (mut timings, before) = (Timings::default(), page_faults());
+    model.infer(inputs.to_vec(), None, &mut timings)?;
+    let page_faults = page_faults().zip(before).map(|(after, before)| after - before);
+    Ok(WarmRun { ms: timings.run_ms.context("a run was not timed")?, page_faults })
 }
 
 /// Inputs that look like data, from a fixed seed: floats in 0..1; integers that choose rows below their number, as far as

@@ -1,6 +1,7 @@
 //! One file per subcommand: its arguments, its work, its answer.
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod inspect;

@@ -1,5 +1,6 @@
 //! `glowplug pack`: an ONNX model into a verified pack.
 
+use crate::compression::{self, CompressionArgs};
 use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
@@ -35,10 +36,13 @@ pub(crate) struct PackArgs {
     /// weights where their kernels cut them alike; each machine takes the best plan it can run.
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',', default_value = "common")]
     targets: Vec<Target>,
-    /// How weights of convolutions, products and tables are stored: f32 as in the model, f16, or int8 with a scale for
-    /// each output channel. Arithmetic stays in f32 (docs/quantization.md).
+    /// How weights of convolutions, products and tables are stored: f32 as in the model, f16, int8 with a scale for
+    /// each output channel, or auto: for each weight what it can bear, as few bits as --max-drop or --max-bytes allow.
+    /// Arithmetic stays in f32 (docs/quantization.md).
     #[arg(long, value_name = "ENCODING", default_value_t = Weights::F32, env = "GLOWPLUG_WEIGHTS")]
     weights: Weights,
+    #[command(flatten)]
+    compression: CompressionArgs,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -56,27 +60,32 @@ struct Answer {
 pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| args.model.with_extension("glow"));
     let bar = crate::progress::bar(Stage::ALL.len() as u64);
-    let progress = |stage: Stage| {
+    let progress = |stage: Stage, detail: &str| {
         bar.set_position(stage as u64);
-        bar.set_message(stage.name());
+        bar.set_message(if detail.is_empty() { stage.name().to_owned() } else { detail.to_owned() });
     };
     let packed = pack_targets(args, &progress);
     bar.finish_and_clear();
     let packed = packed?;
     write(&output, &packed.bytes)?;
+    args.compression.write_report(&packed.report)?;
     print(&Answer { file: output.display().to_string(), report: packed.report }, args.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// A pack with plans for all targets. A process plans for one target only, so that every other one is packed by a
 /// process of its own.
-fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
+fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packed> {
     let [first, others @ ..] = args.targets.as_slice() else { anyhow::bail!("no --target") };
+    let data = args.compression.read()?;
+    if !others.is_empty() && args.weights == Weights::Auto {
+        anyhow::bail!("--weights auto takes one --target: what it chooses is measured on this CPU");
+    }
     let mut packed = pack_file(
         &args.model,
         args.manifest.as_deref(),
         args.inputs.clone(),
-        (*first, args.weights),
+        &How { target: *first, weights: args.weights, data: &data },
         progress,
     )?;
     for target in others {
@@ -85,6 +94,9 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
         let mut child = std::process::Command::new(std::env::current_exe()?);
         child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
         child.args(["--weights", &args.weights.to_string()]);
+        if let Some(calibration) = &args.compression.calibrate {
+            child.arg("--calibrate").arg(calibration);
+        }
         if let Some(manifest) = &args.manifest {
             child.arg("--manifest").arg(manifest);
         }
@@ -103,13 +115,20 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
     Ok(packed)
 }
 
+/// How a model is packed.
+pub(crate) struct How<'a> {
+    pub(crate) target: Target,
+    pub(crate) weights: Weights,
+    pub(crate) data: &'a compression::Data,
+}
+
 /// A pack of the model in `onnx`.
 pub(crate) fn pack_file(
     onnx: &Path,
     manifest: Option<&Path>,
     inputs: Vec<InputPins>,
-    (target, weights): (Target, Weights),
-    progress: &dyn Fn(Stage),
+    how: &How<'_>,
+    progress: &dyn Fn(Stage, &str),
 ) -> Result<Packed> {
     let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
     let text =
@@ -120,15 +139,17 @@ pub(crate) fn pack_file(
         name,
         inputs,
         manifest: text.as_deref(),
-        target,
-        weights,
+        target: how.target,
+        weights: how.weights,
+        calibration: how.data.calibration.as_ref(),
+        contract: how.data.contract(),
         read_asset: &mut |name| std::fs::read(beside.join(name)),
-        progress: &mut |stage| progress(stage),
+        progress: &mut |stage, detail| progress(stage, detail),
         seed: 0,
     };
     let packed = glowplug_packer::pack(&model, &mut options).with_context(|| onnx.display().to_string())?;
     // The packer knows no pipelines: a manifest whose steps contradict the model is found here, not in a function.
-    if target.runs_here() {
+    if how.target.runs_here() {
         let opened = glowplug_store::open_bytes(&packed.bytes)?;
         Model::open(opened, &ModelOptions::default())
             .and_then(|model| model.check_pipelines())
@@ -166,6 +187,9 @@ impl fmt::Display for Answer {
             for kept in &w.kept {
                 writeln!(f, "  {kept}")?;
             }
+        }
+        if let Some(compression) = &r.compression {
+            compression::told(f, compression)?;
         }
         for (name, error) in &r.max_relative_error {
             writeln!(

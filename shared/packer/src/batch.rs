@@ -86,10 +86,10 @@ impl Batch {
     /// The plan, its weights added to `builder` in execution order. Errors: as [`encode`].
     pub(crate) fn encode(
         &self,
-        encoding: Option<Encoding>,
+        encodings: &[Encoding],
         builder: &mut PackBuilder,
     ) -> Result<PlanGraph, PackerError> {
-        let mut plan = |graphs: &Graphs| encode(&graphs.decluttered, &graphs.optimized, encoding, builder);
+        let mut plan = |graphs: &Graphs| encode(&graphs.decluttered, &graphs.optimized, encodings, builder);
         let body = plan(&self.body)?;
         let tail = self.tail.as_ref().map(plan);
         join::join(self.images, body, tail.transpose()?, &self.wires)

@@ -41,16 +41,16 @@ const CONSTANT_BYTES: usize = 1 << 16;
 const WIDTH: usize = FILTER_PANEL;
 
 /// The plan of `optimized`, its weights added to `builder` in execution order. Those that our own operators read are written
-/// in `encoding` where every value of them comes back bit by bit.
+/// in the first of `encodings` from which every value of them comes back bit by bit.
 ///
 /// Errors: an operator, dtype or pattern that plans do not cover, with the node's name.
 pub(crate) fn encode(
     decluttered: &TypedModel,
     optimized: &TypedModel,
-    encoding: Option<Encoding>,
+    encodings: &[Encoding],
     builder: &mut PackBuilder,
 ) -> Result<PlanGraph, PackerError> {
-    let mut encoder = Encoder::new(decluttered, optimized, encoding, builder);
+    let mut encoder = Encoder::new(decluttered, optimized, encodings, builder);
     let order = order(optimized).map_err(|e| PackerError::model("plan", &e))?;
     let mut refused: Vec<Refused<'_>> = Vec::new();
     for id in order {
@@ -130,7 +130,7 @@ struct DeconvSource<'a> {
 
 struct Encoder<'a> {
     model: &'a TypedModel,
-    encoding: Option<Encoding>,
+    encodings: &'a [Encoding],
     builder: &'a mut PackBuilder,
     convs: HashMap<&'a str, ConvSource<'a>>,
     deconvs: HashMap<&'a str, DeconvSource<'a>>,
@@ -152,7 +152,7 @@ impl<'a> Encoder<'a> {
     fn new(
         decluttered: &'a TypedModel,
         model: &'a TypedModel,
-        encoding: Option<Encoding>,
+        encodings: &'a [Encoding],
         builder: &'a mut PackBuilder,
     ) -> Encoder<'a> {
         let isa = match std::env::consts::ARCH {
@@ -164,7 +164,7 @@ impl<'a> Encoder<'a> {
         let (convs, deconvs, loops) = Default::default();
         let mut encoder = Encoder {
             model,
-            encoding,
+            encodings,
             builder,
             convs,
             deconvs,
@@ -329,28 +329,30 @@ impl<'a> Encoder<'a> {
 
     /// A weight that is read row by row.
     fn table(&mut self, name: &str, tensor: &Tensor, place: Place) -> TractResult<WeightId> {
-        match self.encoding.filter(|_| tensor.is_plain() && tensor.datum_type() == DatumType::F32) {
-            Some(encoding) => {
-                let (shape, plain) = (tensor.shape(), tensor.try_as_plain_ram()?);
-                let row = shape.iter().skip(1).product::<usize>().max(1);
+        let shape = tensor.shape();
+        if tensor.is_plain()
+            && tensor.datum_type() == DatumType::F32
+            && !shape.is_empty()
+            && !shape.contains(&0)
+        {
+            let plain = tensor.try_as_plain_ram()?;
+            let row = shape.iter().skip(1).product::<usize>();
+            for encoding in self.encodings.iter().copied() {
                 let rows = plain.as_slice::<f32>()?.chunks(row).map(|row| encoding.encode_row(row));
-                match rows.collect::<Option<Vec<_>>>().filter(|_| !shape.is_empty() && !shape.contains(&0)) {
-                    Some(rows) => {
-                        let form = Form::EncodedRows { encoding, shape: shape.to_vec() };
-                        Ok(self.builder.weight(name, place, form, &rows.concat())?)
-                    }
-                    None => self.plain_weight(name, tensor, place),
+                if let Some(rows) = rows.collect::<Option<Vec<_>>>() {
+                    let form = Form::EncodedRows { encoding, shape: shape.to_vec() };
+                    return Ok(self.builder.weight(name, place, form, &rows.concat())?);
                 }
             }
-            None => self.plain_weight(name, tensor, place),
         }
+        self.plain_weight(name, tensor, place)
     }
 
     /// Panels of [`WIDTH`] that are read as f32: `[k, WIDTH]` values each, `panels` holding one after the other.
     fn float_panels(&mut self, name: &str, (k, mn): (usize, usize), panels: &[f32]) -> TractResult<WeightId> {
         let each = panels.chunks_exact(k * WIDTH);
         ensure!(each.len() == mn.div_ceil(WIDTH), "{} panels for {mn} rows", each.len());
-        if let Some(encoding) = self.encoding {
+        for encoding in self.encodings.iter().copied() {
             let layout = EncodedPanel { encoding, k, r: WIDTH };
             if let Some(encoded) =
                 each.clone().map(|values| layout.encode(values)).collect::<Option<Vec<_>>>()

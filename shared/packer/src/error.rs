@@ -21,6 +21,10 @@ pub enum ErrorKind {
     Target,
     /// The pack's outputs differ from the reference's by more than the tolerance.
     Verify,
+    /// Calibration or evaluation data contradict the model or the metric.
+    Data,
+    /// No pack of this model keeps the accuracy or the size that was asked for.
+    Contract,
     /// A pack that was just written could not be read back: a bug of the packer.
     Internal,
 }

@@ -13,6 +13,7 @@ mod product;
 mod shape;
 
 use tract_core::internal::*;
+use tract_core::ops::scan::Scan;
 use tract_linalg::isa::{Isa, native};
 
 /// Looks at one node; gives what replaces it and some of those around it.
@@ -28,6 +29,12 @@ pub(crate) fn fuse(mut model: TypedModel) -> TractResult<TypedModel> {
         native().has(Isa::X86_64Avx512f),
     ) {
         return Ok(model);
+    }
+    for id in 0..model.nodes.len() {
+        if let Some(scan) = model.node(id).op_as::<Scan>() {
+            let body = fuse(scan.body.clone())?;
+            model.node_mut(id).op = Box::new(Scan { body, ..scan.clone() });
+        }
     }
     for rule in RULES {
         while let Some(patch) = first(&model, rule)? {

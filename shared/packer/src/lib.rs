@@ -2,7 +2,7 @@
 //!
 //! [`pack()`] is all there is to call. What it packs is planned by tract's own passes and loaded again by the
 //! very engine that will run it; a pack whose outputs differ from the model's is refused. Reading order:
-//! `pack` for the stages, `import` for ONNX, `quantize` for weights in fewer bits, `blocked` for what is planned by our own passes, `batch` for batches image by
+//! `pack` for the stages, `import` for ONNX, `quantize` for weights in fewer bits, `calibrate`, `evaluate` and `compress` for what they may cost, `blocked` for what is planned by our own passes, `batch` for batches image by
 //! image, `encode` for the table of operators, `verify` for the check.
 //!
 //! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
@@ -11,8 +11,11 @@
 
 mod batch;
 mod blocked;
+mod calibrate;
+mod compress;
 mod encode;
 mod error;
+mod evaluate;
 mod fingerprint;
 mod fuse;
 mod import;
@@ -26,7 +29,9 @@ mod quantize;
 mod target;
 mod verify;
 
+pub use compress::{Accuracy, AccuracyReport, CompressionReport, Contract, DataReport, LayerReport, Point};
 pub use error::{ErrorKind, PackerError};
+pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
 pub use merge::merge;
 pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, pack};
 pub use pin::{InputPin, InputPins};

@@ -2,8 +2,10 @@
 
 use crate::batch::Batch;
 use crate::blocked::block;
+use crate::compress::{CompressionReport, Contract};
 use crate::encode::encode;
 use crate::error::{ErrorKind, PackerError};
+use crate::evaluate::Dataset;
 use crate::import::{Imported, Port, import, output_axes};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
@@ -61,10 +63,14 @@ pub struct PackOptions<'a> {
     pub target: Target,
     /// How weights are stored.
     pub weights: Weights,
+    /// Samples that weights are rounded by, so that the outputs change least; not those that accuracy is measured on.
+    pub calibration: Option<&'a Dataset>,
+    /// What the pack has to keep.
+    pub contract: Contract<'a>,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
-    /// Is told of each stage as it begins.
-    pub progress: &'a mut dyn FnMut(Stage),
+    /// Is told of each stage as it begins, and what it is at.
+    pub progress: &'a mut dyn FnMut(Stage, &str),
     /// Of the inputs that the pack is verified with.
     pub seed: u64,
 }
@@ -97,6 +103,9 @@ pub struct Report {
     pub pack_bytes: usize,
     /// How weights are stored.
     pub weights: WeightsReport,
+    /// What compression cost, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionReport>,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
@@ -114,7 +123,7 @@ pub struct Report {
 /// How the weights of a pack are stored.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct WeightsReport {
-    /// `f32`, `f16` or `int8`.
+    /// `f32`, `f16`, `int8` or `auto`.
     pub encoding: String,
     /// How many weights are stored so; others are as the model has them.
     pub encoded: usize,
@@ -152,7 +161,7 @@ impl WeightsReport {
 pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {
     options.target.choose()?;
     let pins = buckets(&options.inputs)?;
-    (options.progress)(Stage::Import);
+    (options.progress)(Stage::Import, "");
     let imported = |pins: &Vec<InputPin>| guard("import", || import(onnx_bytes, pins));
     let mut imported = pins.iter().map(imported).collect::<Result<Vec<_>, _>>()?;
     let mut outputs = imported.iter().map(output_ports).collect::<Result<Vec<_>, _>>()?;
@@ -170,29 +179,20 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
         let rows = index_bound(&first.typed, i).map(|rows| (option_of_rows(&input.name), rows.to_string()));
         parsed.manifest.provenance.options.extend(rows);
     }
-    (options.progress)(Stage::Simplify);
+    (options.progress)(Stage::Simplify, "");
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
-    (options.progress)(Stage::Quantize);
-    let quantizer = Quantizer::of(options.weights, &decluttered)?;
-    let rounded = decluttered.iter().map(|model| quantizer.apply(model.clone()));
-    let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
-    (options.progress)(Stage::Plan);
-    // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
-    let by_image = options.target.runs_here();
-    let graphs = imported.iter().zip(rounded).map(|(i, model)| Planned::of(i, model, &quantizer, by_image));
-    let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
-    (options.progress)(Stage::Write);
-    let portable = Portable::of(first, &graphs[0].simplified, &quantizer);
-    let mut file = Writer { graphs, parsed, onnx_bytes, options, quantizer, portable };
+    let mut file = Writer::new(&imported, &decluttered, parsed, onnx_bytes, options);
+    file.compress()?;
+    file.stage(Stage::Write, "");
     let mut written = file.write(BTreeMap::new())?;
-    (file.options.progress)(Stage::Verify);
+    file.stage(Stage::Verify, "");
     let mut errors = BTreeMap::new();
     if file.options.target.runs_here() {
-        if file.quantizer.encoding().is_some() {
-            for (imported, simplified) in imported.iter().zip(decluttered) {
+        if !file.quantizer.encodings().is_empty() {
+            for (imported, simplified) in imported.iter().zip(&decluttered) {
                 let (typed, inputs, rounds) =
                     (imported.typed.clone(), &imported.inputs, (file.options.seed, ROUNDS));
-                guard("verify", || verify_simplified(typed, simplified, inputs, rounds))?;
+                guard("verify", || verify_simplified(typed, simplified.clone(), inputs, rounds))?;
             }
         }
         for (index, imported) in imported.iter().enumerate() {
@@ -201,6 +201,7 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
         file.verify_portable(written, first, &mut errors)?;
     }
     let written = file.write(errors.clone())?;
+    file.check_contract(&written.bytes)?;
     let report = report(&written, onnx_bytes.len(), errors, &file)?;
     Ok(Packed { bytes: written.bytes, report })
 }
@@ -243,7 +244,7 @@ impl Graphs {
 }
 
 /// The model for one set of shapes, and the way in which it is planned.
-struct Planned {
+pub(crate) struct Planned {
     /// Rounded, where weights are.
     simplified: TypedModel,
     way: Way,
@@ -251,13 +252,13 @@ struct Planned {
     as_a_whole: Option<PackerError>,
 }
 
-enum Way {
+pub(crate) enum Way {
     Whole(Box<Graphs>),
     ByImage(Box<Batch>),
 }
 
 impl Planned {
-    fn of(
+    pub(crate) fn of(
         imported: &Imported,
         simplified: TypedModel,
         quantizer: &Quantizer,
@@ -278,14 +279,14 @@ impl Planned {
         Ok(Planned { simplified, way, as_a_whole })
     }
 
-    fn encode(
+    pub(crate) fn encode(
         &self,
-        encoding: Option<Encoding>,
+        encodings: &[Encoding],
         builder: &mut PackBuilder,
     ) -> Result<PlanGraph, PackerError> {
         match &self.way {
-            Way::Whole(graphs) => encode(&graphs.decluttered, &graphs.optimized, encoding, builder),
-            Way::ByImage(batch) => batch.encode(encoding, builder),
+            Way::Whole(graphs) => encode(&graphs.decluttered, &graphs.optimized, encodings, builder),
+            Way::ByImage(batch) => batch.encode(encodings, builder),
         }
     }
 }
@@ -333,39 +334,84 @@ fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
 
 /// Everything a pack is written from. It is written twice: what the verification measured goes into the
 /// manifest, which comes first in the file.
-struct Writer<'a, 'o> {
-    /// One for each shape, the default first.
+pub(crate) struct Writer<'a, 'o> {
+    /// The model at each shape, the default first.
+    pub(crate) imported: &'a [Imported],
+    /// The same, simplified.
+    pub(crate) decluttered: &'a [TypedModel],
+    /// The same, rounded and planned.
     graphs: Vec<Planned>,
-    parsed: Parsed,
+    pub(crate) parsed: Parsed,
     onnx_bytes: &'a [u8],
-    options: &'a mut PackOptions<'o>,
+    pub(crate) options: &'a mut PackOptions<'o>,
     quantizer: Quantizer,
     /// Or why the model has none.
     portable: Result<Portable, PackerError>,
+    pub(crate) compression: Option<CompressionReport>,
 }
 
 /// A file, and what was found while it was written.
-struct Written {
-    bytes: Vec<u8>,
+pub(crate) struct Written {
+    pub(crate) bytes: Vec<u8>,
     plans: Vec<PlanGraph>,
     weights: WeightsReport,
     portable: Option<PortableReport>,
 }
 
-impl Writer<'_, '_> {
-    fn write(&self, errors: BTreeMap<String, f64>) -> Result<Written, PackerError> {
+impl<'a, 'o> Writer<'a, 'o> {
+    fn new(
+        imported: &'a [Imported],
+        decluttered: &'a [TypedModel],
+        parsed: Parsed,
+        onnx_bytes: &'a [u8],
+        options: &'a mut PackOptions<'o>,
+    ) -> Self {
+        let (graphs, quantizer, compression) = Default::default();
+        let portable = Err(PackerError::new(ErrorKind::Internal, "not planned yet"));
+        Writer {
+            imported,
+            decluttered,
+            graphs,
+            parsed,
+            onnx_bytes,
+            options,
+            quantizer,
+            portable,
+            compression,
+        }
+    }
+
+    pub(crate) fn stage(&mut self, stage: Stage, detail: &str) {
+        (self.options.progress)(stage, detail);
+    }
+
+    /// Plans the model with the weights that `quantizer` rounded.
+    pub(crate) fn plan(&mut self, quantizer: Quantizer) -> Result<(), PackerError> {
+        // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
+        let by_image = self.options.target.runs_here();
+        let rounded = self.decluttered.iter().map(|model| quantizer.apply(model.clone()));
+        let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
+        let graphs = self.imported.iter().zip(rounded);
+        let graphs = graphs.map(|(i, model)| Planned::of(i, model, &quantizer, by_image));
+        self.graphs = graphs.collect::<Result<Vec<_>, _>>()?;
+        self.portable = Portable::of(&self.imported[0], &self.graphs[0].simplified, &quantizer);
+        self.quantizer = quantizer;
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, errors: BTreeMap<String, f64>) -> Result<Written, PackerError> {
         let mut builder = PackBuilder::new();
         let mut plans: Vec<PlanGraph> = Vec::new();
         let mut known = Known::default();
-        let encoding = self.quantizer.encoding();
+        let encodings = self.quantizer.encodings();
         for graphs in &self.graphs {
             let plan = if plans.is_empty() {
-                let plan = graphs.encode(encoding, &mut builder)?;
+                let plan = graphs.encode(encodings, &mut builder)?;
                 known = Known::of(&plan, &builder)?;
                 plan
             } else {
                 let mut own = PackBuilder::new();
-                let plan = graphs.encode(encoding, &mut own)?;
+                let plan = graphs.encode(encodings, &mut own)?;
                 merge::add(plan, &own, &known, &mut builder)?
             };
             plan.validate(builder.weights())?;
@@ -475,6 +521,7 @@ impl Writer<'_, '_> {
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         provenance.options.insert("weights".to_owned(), self.options.weights.to_string());
+        provenance.options.extend(self.compression.iter().flat_map(CompressionReport::told));
         if !self.quantizer.kept().is_empty() {
             provenance.options.insert("weights kept".to_owned(), self.quantizer.kept().join("; "));
         }
@@ -522,6 +569,7 @@ fn report(
         onnx_bytes,
         pack_bytes: bytes.len(),
         weights: weights.clone(),
+        compression: file.compression.clone(),
         max_relative_error,
         portable: portable.clone(),
         without_portable: file.portable.as_ref().err().map(ToString::to_string),

@@ -6,16 +6,21 @@
 //!
 //! Rounded are constants that plans read through panels of our own convolutions and products, or row by row: what
 //! is read by tract's kernels stays as it was. Which they are is found by planning once and looking; they are known by their
-//! values whatever their order, so that another shape of the model, or one image of a batch, rounds the same ones.
+//! values whatever their order, so that another shape of the model, or one image of a batch, gets the same ones.
+
+mod compensate;
+mod round;
+
+pub(crate) use compensate::Moments;
+pub(crate) use round::{Rounding, entropy_bits, finest_step};
 
 use crate::blocked::block;
-use crate::error::PackerError;
+use crate::error::{ErrorKind, PackerError};
 use crate::fingerprint::{Fingerprint, sum};
 use crate::fuse::fuse;
 use crate::pack::{guard, simplify};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
-use glowplug_pack::portable::Split;
 use glowplug_pack::{Dtype, Encoding};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -25,6 +30,7 @@ use tract_core::ops::array::Gather;
 use tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::konst::Const;
+use tract_core::ops::scan::Scan;
 
 /// How the weights of a pack are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,26 +42,20 @@ pub enum Weights {
     F16,
     /// Bytes, with a scale for each output channel and each row of a table.
     Int8,
+    /// What each of them can bear: as few bits as a contract allows.
+    Auto,
 }
 
 impl Weights {
-    /// The encoding of what is encoded.
-    #[must_use]
-    pub fn encoding(self) -> Option<Encoding> {
-        match self {
-            Weights::F32 => None,
-            Weights::F16 => Some(Encoding::F16),
-            Weights::Int8 => Some(Encoding::Int8),
-        }
-    }
+    /// Every one, with its name.
+    const ALL: [(Weights, &str); 4] =
+        [(Weights::F32, "f32"), (Weights::F16, "f16"), (Weights::Int8, "int8"), (Weights::Auto, "auto")];
 }
 
 impl fmt::Display for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.encoding() {
-            None => f.write_str("f32"),
-            Some(encoding) => encoding.fmt(f),
-        }
+        let name = Weights::ALL.iter().find(|(weights, _)| weights == self).map_or("", |(_, name)| name);
+        f.write_str(name)
     }
 }
 
@@ -63,9 +63,11 @@ impl FromStr for Weights {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Weights, String> {
-        let all = [Weights::F32, Weights::F16, Weights::Int8];
-        let found = all.into_iter().find(|w| w.to_string() == name);
-        found.ok_or_else(|| format!("unknown encoding {name:?}: expected one of f32, f16, int8"))
+        let found = Weights::ALL.iter().find(|(_, known)| *known == name).map(|(weights, _)| *weights);
+        found.ok_or_else(|| {
+            let known = Weights::ALL.map(|(_, name)| name).join(", ");
+            format!("unknown encoding {name:?}: expected one of {known}")
+        })
     }
 }
 
@@ -78,67 +80,109 @@ enum Channels {
     Rows,
 }
 
-/// Which constants of a model are rounded, and how.
+/// A constant that can be stored encoded.
+#[derive(Clone)]
+pub(crate) struct Candidate {
+    /// Its node's name in the first model.
+    pub(crate) name: String,
+    pub(crate) tensor: Arc<Tensor>,
+    /// Which of its axes number the channels.
+    pub(crate) axes: Vec<usize>,
+    fingerprint: Fingerprint,
+    channels: Channels,
+}
+
+/// The constants that every one of `models`, the simplified graph at each of its shapes, can read encoded, in the order
+/// of the first.
+pub(crate) fn candidates(models: &[TypedModel]) -> Result<Vec<Candidate>, PackerError> {
+    let (mut found, mut refused) = (Vec::new(), HashSet::new());
+    for model in models {
+        let (found, refused) = (&mut found, &mut refused);
+        guard("quantize", || look(model, found, refused).map_err(|e| PackerError::model("quantize", &e)))?;
+    }
+    found.retain(|candidate| !refused.contains(&candidate.fingerprint));
+    Ok(found)
+}
+
+fn look(
+    model: &TypedModel,
+    found: &mut Vec<Candidate>,
+    refused: &mut HashSet<Fingerprint>,
+) -> TractResult<()> {
+    let ours = ours(model)?;
+    for node in &model.nodes {
+        if let Some(scan) = node.op_as::<Scan>() {
+            look(&scan.body, found, refused)?;
+        }
+        let Some(tensor) = floats(node) else { continue };
+        let fingerprint = fingerprint(tensor);
+        let known = found.iter().find(|c| c.fingerprint == fingerprint).map(|c| c.channels);
+        // What this model reads in another way, or not only so, stays as it is.
+        let channels = ours.get(&*node.name).copied().filter(|c| known.is_none_or(|known| known == *c));
+        let Some((channels, axes)) = channels.zip(channels.and_then(|c| weight(model, node, c))) else {
+            refused.insert(fingerprint);
+            continue;
+        };
+        if known.is_none() && !refused.contains(&fingerprint) {
+            let (name, tensor) = (node.name.clone(), tensor.clone());
+            found.push(Candidate { name, tensor, axes, fingerprint, channels });
+        }
+    }
+    Ok(())
+}
+
+/// The rounded values of a model's constants.
 #[derive(Default)]
 pub(crate) struct Quantizer {
-    encoding: Option<Encoding>,
-    chosen: HashMap<Fingerprint, Channels>,
-    /// Weights that the encoding has no place for, each with why.
+    rounded: HashMap<Fingerprint, Rounded>,
+    encodings: Vec<Encoding>,
+    /// Weights that their encoding has no place for, each with why.
     kept: Vec<String>,
 }
 
+/// A constant before and after, in the same order.
+struct Rounded {
+    from: Arc<Tensor>,
+    to: Arc<Tensor>,
+}
+
 impl Quantizer {
-    /// The constants that every one of `models`, the simplified graph at each of its shapes, can read encoded.
-    pub(crate) fn of(weights: Weights, models: &[TypedModel]) -> Result<Quantizer, PackerError> {
-        let Some(encoding) = weights.encoding() else { return Ok(Quantizer::default()) };
-        let mut quantizer = Quantizer { encoding: Some(encoding), ..Quantizer::default() };
-        let mut refused = HashSet::new();
-        for model in models {
-            let refused = &mut refused;
-            guard("quantize", || {
-                quantizer.look(encoding, model, refused).map_err(|e| PackerError::model("quantize", &e))
-            })?;
+    /// `candidates` rounded, each as `roundings` says; by what `moments` tell of its input, where they do, so that its
+    /// products change least.
+    pub(crate) fn new(
+        candidates: &[Candidate],
+        roundings: &[Rounding],
+        moments: &HashMap<String, Moments>,
+    ) -> Result<Quantizer, PackerError> {
+        let mut quantizer = Quantizer::default();
+        for (candidate, rounding) in candidates.iter().zip(roundings) {
+            let Some(encoding) = rounding.encoding() else { continue };
+            let moments = moments.get(&candidate.name);
+            let rounded = rounding.round(&candidate.tensor, &candidate.axes, moments);
+            match rounded.map_err(|e| PackerError::model("quantize", &e))? {
+                Ok(to) => {
+                    let (from, to) = (candidate.tensor.clone(), to.into_arc_tensor());
+                    quantizer.rounded.insert(candidate.fingerprint, Rounded { from, to });
+                    if !quantizer.encodings.contains(&encoding) {
+                        quantizer.encodings.push(encoding);
+                    }
+                }
+                Err(why) => quantizer.kept.push(format!("weight {:?} stays f32: it {why}", candidate.name)),
+            }
         }
-        quantizer.chosen.retain(|fingerprint, _| !refused.contains(fingerprint));
+        // Whatever int8 holds, it holds in fewer bytes.
+        quantizer.encodings.sort_by_key(|encoding| encoding.value_bytes());
         Ok(quantizer)
     }
 
-    fn look(
-        &mut self,
-        encoding: Encoding,
-        model: &TypedModel,
-        refused: &mut HashSet<Fingerprint>,
-    ) -> TractResult<()> {
-        let ours = ours(model)?;
-        for node in &model.nodes {
-            let Some(tensor) = floats(node) else { continue };
-            let fingerprint = fingerprint(tensor);
-            let known = self.chosen.get(&fingerprint).copied();
-            // What this model reads in another way, or not only so, stays as it is.
-            let channels = ours.get(&*node.name).copied().filter(|c| known.is_none_or(|known| known == *c));
-            let Some((channels, axes)) = channels.zip(channels.and_then(|c| weight(model, node, c))) else {
-                refused.insert(fingerprint);
-                continue;
-            };
-            if known.is_some() || refused.contains(&fingerprint) {
-                continue;
-            }
-            match rounded(encoding, tensor, &axes)? {
-                Ok(_) => {
-                    self.chosen.insert(fingerprint, channels);
-                }
-                Err(why) => {
-                    self.kept.push(format!("weight {:?} stays f32: it {why}", node.name));
-                    refused.insert(fingerprint);
-                }
-            }
-        }
-        Ok(())
+    /// What became of `candidate`, if it was rounded.
+    pub(crate) fn rounded(&self, candidate: &Candidate) -> Option<&Tensor> {
+        self.rounded.get(&candidate.fingerprint).map(|rounded| &*rounded.to)
     }
 
-    /// The encoding of rounded weights, if any are.
-    pub(crate) fn encoding(&self) -> Option<Encoding> {
-        self.encoding
+    /// The encodings of rounded weights, those of fewer bytes first.
+    pub(crate) fn encodings(&self) -> &[Encoding] {
+        &self.encodings
     }
 
     /// Weights that stay as they are though they were asked for, each with why.
@@ -148,31 +192,43 @@ impl Quantizer {
 
     /// `model`, simplified, with its chosen constants rounded.
     pub(crate) fn apply(&self, mut model: TypedModel) -> Result<TypedModel, PackerError> {
-        let Some(encoding) = self.encoding else { return Ok(model) };
-        let round = move || -> TractResult<TypedModel> {
-            for id in 0..model.nodes.len() {
-                let Some(tensor) = floats(model.node(id)) else { continue };
-                let Some(channels) = self.chosen.get(&fingerprint(tensor)) else { continue };
-                let Some(axes) = weight(&model, model.node(id), *channels) else { continue };
-                let tensor =
-                    rounded(encoding, tensor, &axes)?.map_err(|why| format_err!("a weight {why}"))?;
-                let constant = Const::new(tensor.into_arc_tensor())?;
-                let facts = constant.output_facts(&[])?;
-                let node = model.node_mut(id);
-                node.op = Box::new(constant);
-                node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
-            }
+        if self.rounded.is_empty() {
+            return Ok(model);
+        }
+        guard("quantize", || {
+            self.put_into(&mut model)
+                .map_err(|e| PackerError::new(ErrorKind::Internal, format!("quantize: {e:#}")))?;
             Ok(model)
-        };
-        guard("quantize", || round().map_err(|e| PackerError::model("quantize", &e)))
+        })
+    }
+
+    /// In `model` and the bodies of its loops.
+    fn put_into(&self, model: &mut TypedModel) -> TractResult<()> {
+        for id in 0..model.nodes.len() {
+            if let Some(scan) = model.node(id).op_as::<Scan>() {
+                let mut scan = scan.clone();
+                self.put_into(&mut scan.body)?;
+                model.node_mut(id).op = Box::new(scan);
+            }
+            let Some(tensor) = floats(model.node(id)) else { continue };
+            let Some(Rounded { from, to }) = self.rounded.get(&fingerprint(tensor)) else { continue };
+            let to = round::in_order_of(tensor, from, to)?;
+            let to = to.with_context(|| format!("weight {:?} in another order", model.node(id).name))?;
+            let constant = Const::new(to.into_arc_tensor())?;
+            let facts = constant.output_facts(&[])?;
+            let node = model.node_mut(id);
+            node.op = Box::new(constant);
+            node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+        }
+        Ok(())
     }
 
     /// What a pack of the imported graph `typed` is compared with: the graph as it was imported, or where weights are
     /// rounded, the simplified one with them.
     pub(crate) fn reference(&self, typed: &TypedModel) -> Result<TypedModel, PackerError> {
-        match self.encoding {
-            None => Ok(typed.clone()),
-            Some(_) => simplify(typed).and_then(|model| self.apply(model)),
+        match self.rounded.is_empty() {
+            true => Ok(typed.clone()),
+            false => simplify(typed).and_then(|model| self.apply(model)),
         }
     }
 }
@@ -246,24 +302,6 @@ fn fingerprint(tensor: &Tensor) -> Fingerprint {
     (Dtype::F32, tensor.len(), sum(Dtype::F32, tensor.as_bytes()))
 }
 
-/// The tensor with each of its channels rounded; or what the encoding has no place for.
-fn rounded(encoding: Encoding, tensor: &Tensor, axes: &[usize]) -> TractResult<Result<Tensor, String>> {
-    let shape = tensor.shape();
-    let others: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
-    let depth = Split::offsets(shape, &others);
-    let plain = tensor.try_as_plain_ram()?;
-    let values = plain.as_slice::<f32>()?;
-    let mut to = vec![0f32; values.len()];
-    for channel in Split::offsets(shape, axes) {
-        let of_channel: Vec<f32> = depth.iter().map(|at| values[channel + at]).collect();
-        match encoding.round(&of_channel) {
-            Ok(rounded) => depth.iter().zip(rounded).for_each(|(at, value)| to[channel + at] = value),
-            Err(why) => return Ok(Err(why)),
-        }
-    }
-    Tensor::from_shape(shape, &to).map(Ok)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +328,14 @@ mod tests {
         model
     }
 
+    const INT8: Rounding = Rounding::Int8 { step: 0.0 };
+
+    /// All that can be rounded, rounded.
+    fn quantizer(rounding: Rounding, models: &[TypedModel]) -> Quantizer {
+        let candidates = candidates(models).unwrap();
+        Quantizer::new(&candidates, &vec![rounding; candidates.len()], &HashMap::new()).unwrap()
+    }
+
     fn constant(model: &TypedModel, name: &str) -> Vec<f32> {
         let node = model.nodes.iter().find(|n| n.name == name).unwrap();
         let value = node.op_as::<Const>().unwrap().val();
@@ -305,9 +351,9 @@ mod tests {
             // Nothing of ours multiplies on this CPU.
             return;
         }
-        for weights in [Weights::F16, Weights::Int8] {
-            let encoding = weights.encoding().unwrap();
-            let quantizer = Quantizer::of(weights, std::slice::from_ref(&model)).unwrap();
+        for weights in [Rounding::F16, INT8] {
+            let (encoding, rounding) = (weights.encoding().unwrap(), weights);
+            let quantizer = quantizer(rounding, std::slice::from_ref(&model));
             let found = quantizer.apply(model.clone()).unwrap();
             let w = constant(&found, "w");
             for n in 0..16 {
@@ -323,7 +369,7 @@ mod tests {
             // Once more changes nothing: what is rounded is known no longer, and stays.
             assert_eq!(constant(&quantizer.apply(found.clone()).unwrap(), "w"), w);
         }
-        let none = Quantizer::of(Weights::F32, std::slice::from_ref(&model)).unwrap();
+        let none = quantizer(Rounding::F32, std::slice::from_ref(&model));
         assert_eq!(constant(&none.apply(model.clone()).unwrap(), "w"), constant(&model, "w"));
     }
 
@@ -331,7 +377,7 @@ mod tests {
     fn the_same_values_in_another_order_become_the_same() {
         let value = |k: usize, n: usize| ((k * 31 + n * 17) % 29) as f32 / 7.0 - 2.0 + n as f32;
         let first = model(value);
-        let quantizer = Quantizer::of(Weights::Int8, std::slice::from_ref(&first)).unwrap();
+        let quantizer = quantizer(INT8, std::slice::from_ref(&first));
         let mut turned = TypedModel::default();
         let x = turned.add_source("x", f32::fact([2, 24])).unwrap();
         let w: Tensor = ArrayD::from_shape_fn(vec![16, 24], |i| value(i[1], i[0])).into();
@@ -357,14 +403,14 @@ mod tests {
             model
         }];
         for models in [&two[1..], &two[..]] {
-            let quantizer = Quantizer::of(Weights::Int8, models).unwrap();
+            let quantizer = quantizer(INT8, models);
             for model in models {
                 assert_eq!(constant(&quantizer.apply(model.clone()).unwrap(), "w"), constant(model, "w"));
             }
         }
 
         let large = model(|k, n| if (k, n) == (3, 4) { 1e5 } else { value(k, n) });
-        let quantizer = Quantizer::of(Weights::F16, std::slice::from_ref(&large)).unwrap();
+        let quantizer = quantizer(Rounding::F16, std::slice::from_ref(&large));
         if ours(&large).unwrap().contains_key("w") {
             assert_eq!(quantizer.kept(), ["weight \"w\" stays f32: it holds 1e5, f16 ends at 65504"]);
         }
@@ -373,7 +419,7 @@ mod tests {
 
     #[test]
     fn encodings_have_names() {
-        for weights in [Weights::F32, Weights::F16, Weights::Int8] {
+        for (weights, _) in Weights::ALL {
             assert_eq!(weights.to_string().parse(), Ok(weights));
         }
         assert!("int7".parse::<Weights>().unwrap_err().contains("\"int7\""));

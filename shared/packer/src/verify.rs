@@ -112,7 +112,7 @@ fn compare(
     Ok(worst)
 }
 
-fn load(pack_bytes: &[u8], path: &Path, inputs: &[Port]) -> Result<Arc<Plan>, PackerError> {
+pub(crate) fn load(pack_bytes: &[u8], path: &Path, inputs: &[Port]) -> Result<Arc<Plan>, PackerError> {
     let region = Arc::new(Region::complete(Buffer::copy_of(pack_bytes)?));
     let pack = Arc::new(Pack::from_complete(&region)?);
     let shapes: Vec<_> = inputs.iter().map(Port::shape).collect();

@@ -7,7 +7,7 @@ mod npz;
 use glowplug_engine::{BuildOptions, Plan, Plans};
 use glowplug_pack::plan::{Op, PlanGraph};
 use glowplug_pack::{Buffer, Pack, Region, Tensor, TensorData};
-use glowplug_packer::{ErrorKind, PackOptions, Packed, PackerError, Stage, Target, Weights, pack};
+use glowplug_packer::{Contract, ErrorKind, PackOptions, Packed, PackerError, Stage, Target, Weights, pack};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,8 +39,14 @@ fn try_pack_in(
         manifest,
         target: Target::Common,
         weights,
+        calibration: None,
+        contract: Contract::default(),
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
-        progress: &mut |stage| stages.push(stage),
+        progress: &mut |stage, _| {
+            if stages.last() != Some(&stage) {
+                stages.push(stage);
+            }
+        },
         seed: 7,
     };
     let packed = pack(onnx, &mut options)?;

@@ -156,6 +156,15 @@ impl Model {
         }
     }
 
+    /// A file that travels with the model, as labels do; `None` where there is none of that name. Waits for its bytes.
+    /// Errors: bytes that do not come.
+    pub fn asset(&self, name: &str) -> Result<Option<&[u8]>, PredictError> {
+        match self.manifest().assets.contains_key(name) {
+            true => Ok(Some(self.region.wait(self.pack.asset_range(name)?, None)?)),
+            false => Ok(None),
+        }
+    }
+
     /// Whether open axes may have other extents than the manifest's: there are plans for some, or a portable graph.
     fn takes_other_shapes(&self) -> bool {
         !self.manifest().buckets.is_empty() || self.pack.portable_range().is_some()

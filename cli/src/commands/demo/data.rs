@@ -1,5 +1,6 @@
 //! The vendored models, digits and lines, with the answers that ONNX Runtime gave.
 
+use crate::commands::pack::{How, pack_file};
 use anyhow::{Context, Result};
 use glowplug_packer::{Target, Weights};
 use serde::Deserialize;
@@ -67,8 +68,9 @@ impl Data {
         let manifest = self.dir.join(format!("models/{model}.toml"));
         // ppocr-cls leaves height and width open; its manifest's resize step says which it wants.
         let pins = if model == LINES { vec!["x=f32[1,3,48,192]".parse()?] } else { vec![] };
-        let how = (Target::Common, Weights::F32);
-        let packed = crate::commands::pack::pack_file(&onnx, Some(&manifest), pins, how, &|_| ());
+        let how =
+            How { target: Target::Common, weights: Weights::F32, data: &crate::compression::Data::NONE };
+        let packed = pack_file(&onnx, Some(&manifest), pins, &how, &|_, _| ());
         Ok(packed.with_context(|| format!("packing {model}"))?.bytes)
     }
 }

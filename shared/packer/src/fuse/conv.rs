@@ -1,5 +1,5 @@
 //! Convolutions along one axis, channels last: every window is a row of values that lie one after the other, and
-//! windows overlap. A product reads them so, nothing is laid out.
+//! windows overlap. A product reads them so, nothing is laid out. Where channels come first they are moved behind, and back.
 
 use super::shape::{constant, floats, scalar};
 use super::{activation, product};
@@ -15,12 +15,20 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
         return Ok(None);
     };
     let [x, kernel, bias] = *node.inputs.as_slice() else { return Ok(None) };
-    let (Some(x_shape), Some(shape)) = (floats(model, x)?, floats(model, node.id.into())?) else {
+    let (Some(mut x_shape), Some(mut shape)) = (floats(model, x)?, floats(model, node.id.into())?) else {
         return Ok(None);
     };
     let (Some(weight), Some(offsets)) = (constant(model, kernel), constant(model, bias)) else {
         return Ok(None);
     };
+    let channels_first = matches!(conv.pool_spec.data_format, DataFormat::NCHW | DataFormat::CHW);
+    let Some(axis) = x_shape.len().checked_sub(2).filter(|_| shape.len() == x_shape.len()) else {
+        return Ok(None);
+    };
+    if channels_first {
+        x_shape.swap(axis, axis + 1);
+        shape.swap(axis, axis + 1);
+    }
     let Some(Windows { rows, pads, columns }) = windows(conv, &x_shape, &shape) else { return Ok(None) };
     // `[O, I, k]` to `[k, I, O]`.
     let order = match conv.kernel_fmt {
@@ -36,10 +44,14 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let weight = weight.into_tensor().permute_axes(&order)?.into_shape(&[depth, columns])?.into_arc_tensor();
     let mut patch = TypedModelPatch::new(format!("convolution {}", node.name));
     let mut operands = tvec![patch.tap_model(model, x)?];
+    let behind = AxisOp::Move(axis, axis + 1);
+    if channels_first {
+        operands = patch.wire_node(format!("{}.channels-last", node.name), behind.clone(), &operands)?;
+    }
     if pads != (0, 0) {
         let zero = PadMode::Constant(Arc::new(tensor0(0f32)));
         let mut all = vec![(0, 0); x_shape.len()];
-        all[x_shape.len() - 2] = pads;
+        all[axis] = pads;
         let pad = Pad { pads: all, mode: zero };
         operands = patch.wire_node(format!("{}.pad", node.name), pad, &operands)?;
     }
@@ -55,7 +67,10 @@ pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<T
     let weight_name = model.node(kernel.node).name.clone();
     let op = Op::Dense { weight: NOT_YET, rows, bias: has_bias, residual: false, activation };
     let op = Planned { op, weight: Some((weight_name, weight)), shape };
-    let by = patch.wire_node(&node.name, op, &operands)?;
+    let mut by = patch.wire_node(&node.name, op, &operands)?;
+    if channels_first {
+        by = patch.wire_node(format!("{}.channels-first", node.name), behind, &by)?;
+    }
     patch.shunt_outside(model, last.into(), by[0])?;
     Ok(Some(patch))
 }
@@ -73,8 +88,10 @@ struct Windows {
 fn windows(conv: &Conv, x: &[usize], out: &[usize]) -> Option<Windows> {
     let pool = &conv.pool_spec;
     let ([items, length, channels], columns, count) = match (pool.data_format, x, out) {
-        (DataFormat::NHWC, [n, l, c], [_, windows, columns]) => ([*n, *l, *c], *columns, *windows),
-        (DataFormat::HWC, [l, c], [windows, columns]) => ([1, *l, *c], *columns, *windows),
+        (DataFormat::NHWC | DataFormat::NCHW, [n, l, c], [_, windows, columns]) => {
+            ([*n, *l, *c], *columns, *windows)
+        }
+        (DataFormat::HWC | DataFormat::CHW, [l, c], [windows, columns]) => ([1, *l, *c], *columns, *windows),
         _ => return None,
     };
     if pool.kernel_shape.len() != 1 || pool.dilation(0) != 1 || count == 0 {

@@ -4,13 +4,15 @@ use super::activation;
 use super::shape::{Letters, constant, extent, floats, letters, only_taker, other_operand};
 use crate::planned::{NOT_YET, Planned};
 use glowplug_pack::plan::{Activation, Op, RowStrides};
+use std::collections::HashMap;
 use tract_core::internal::*;
+use tract_core::ops::change_axes::perm_to_ops;
 
 /// Products of fewer columns waste most of a panel.
 pub(super) const FEWEST_COLUMNS: usize = 8;
 
 pub(super) fn rule(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
-    let Some(product) = product(model, node)? else { return Ok(None) };
+    let Some(product) = product(model, node)? else { return turned(model, node) };
     let Product { x, weight, weight_name, rows } = product;
     let (mut last, mut operands) = (node, tvec![x]);
     let columns = weight.shape()[1];
@@ -64,17 +66,103 @@ fn product(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Product>>
         if columns_extent < FEWEST_COLUMNS {
             continue;
         }
-        // The constant's axes in the order of depth and columns.
-        let wanted: Letters = depth.iter().chain(&columns).copied().collect();
-        let shape: TVec<usize> = ends[w].iter().map(|l| extents[l]).collect();
-        let order: Vec<usize> = wanted.iter().filter_map(|l| ends[w].iter().position(|w| w == l)).collect();
-        let weight = weight.into_tensor().into_shape(&shape)?.permute_axes(&order)?;
-        let weight = weight.into_shape(&[depth_extent, columns_extent])?.into_arc_tensor();
+        let weight = matrix(weight, &ends[w], &extents, (&depth, &columns))?;
         let rows = RowStrides { outer: 1, outer_stride: 0, inner: count, inner_stride: depth_extent };
         let weight_name = model.node(node.inputs[w].node).name.clone();
         return Ok(Some(Product { x: node.inputs[x], weight, weight_name, rows }));
     }
     Ok(None)
+}
+
+/// A constant of axes `letters` as a matrix `[depth, columns]`.
+fn matrix(
+    weight: Arc<Tensor>,
+    letters: &[char],
+    extents: &HashMap<char, usize>,
+    (depth, columns): (&[char], &[char]),
+) -> TractResult<Arc<Tensor>> {
+    let shape: TVec<usize> = letters.iter().map(|l| extents[l]).collect();
+    let wanted = [depth, columns].concat();
+    let weight = weight.into_tensor().into_shape(&shape)?.permute_axes(&order(letters, &wanted))?;
+    let shape = [depth, columns].map(|letters| extent(extents, letters));
+    Ok(weight.into_shape(&shape)?.into_arc_tensor())
+}
+
+/// Where in `from` each letter of `to` is.
+fn order(from: &[char], to: &[char]) -> Vec<usize> {
+    to.iter().filter_map(|l| from.iter().position(|f| f == l)).collect()
+}
+
+/// A product whose rows do not lie one after the other, as where channels come before positions: its rows are put
+/// in order before and its columns after. What follows stays by itself.
+fn turned(model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+    let Some((ends, extents)) = letters(model, node)? else { return Ok(None) };
+    for (x, w) in [(0, 1), (1, 0)] {
+        let Some(weight) = constant(model, node.inputs[w]) else { continue };
+        let [left, right, out] = [&ends[x], &ends[w], &ends[2]];
+        let (depth, columns): (Letters, Letters) = right.iter().copied().partition(|l| left.contains(l));
+        let rows: Letters = out.iter().copied().filter(|l| left.contains(l)).collect();
+        let fits = !depth.is_empty()
+            && depth.iter().all(|l| !out.contains(l))
+            && columns.iter().all(|l| out.contains(l))
+            && left.len() == rows.len() + depth.len()
+            && out.len() == rows.len() + columns.len();
+        let [depth_extent, columns_extent, count] = [&depth, &columns, &rows].map(|l| extent(&extents, l));
+        // Turning takes a pass over both sides: not where there is hardly more to multiply.
+        if !fits || columns_extent < FEWEST_COLUMNS || depth_extent < FEWEST_COLUMNS {
+            continue;
+        }
+        let weight = matrix(weight, right, &extents, (&depth, &columns))?;
+        let rows_of = RowStrides { outer: 1, outer_stride: 0, inner: count, inner_stride: depth_extent };
+        let op = Op::Dense {
+            weight: NOT_YET,
+            rows: rows_of,
+            bias: false,
+            residual: false,
+            activation: Activation::Identity,
+        };
+        let name = model.node(node.inputs[w].node).name.clone();
+        let (given, wanted) = ([rows.as_slice(), &columns].concat(), [rows.as_slice(), &depth].concat());
+        let shape = |letters: &[char]| letters.iter().map(|l| extents[l]).collect::<TVec<usize>>();
+        let mut patch = TypedModelPatch::new(format!("turned product {}", node.name));
+        let mut wire = Wire { patch: &mut patch, name: &node.name, steps: 0 };
+        let tap = wire.patch.tap_model(model, node.inputs[x])?;
+        let plain = wire.reshape(tap, &shape(left))?;
+        let ordered = wire.turn(plain, &order(left, &wanted))?;
+        let op = Planned { op, weight: Some((name, weight)), shape: shape(&given) };
+        let product = wire.patch.wire_node(&node.name, op, &[ordered])?[0];
+        let turned = wire.turn(product, &order(&given, out))?;
+        let full = floats(model, node.id.into())?.context("a product that is not f32")?;
+        let by = wire.reshape(turned, &full)?;
+        patch.shunt_outside(model, node.id.into(), by)?;
+        return Ok(Some(patch));
+    }
+    Ok(None)
+}
+
+/// Steps that only rename or move axes.
+struct Wire<'a> {
+    patch: &'a mut TypedModelPatch,
+    name: &'a str,
+    steps: usize,
+}
+
+impl Wire<'_> {
+    fn step(&mut self, op: AxisOp, x: OutletId) -> TractResult<OutletId> {
+        self.steps += 1;
+        let name = format!("{}.turned.{}", self.name, self.steps);
+        Ok(self.patch.wire_node(name, op, &[x])?[0])
+    }
+
+    fn reshape(&mut self, x: OutletId, to: &[usize]) -> TractResult<OutletId> {
+        let from = self.patch.outlet_fact(x)?.shape.to_tvec();
+        let to: TVec<TDim> = to.iter().map(|d| d.to_dim()).collect();
+        if from == to { Ok(x) } else { self.step(AxisOp::Reshape(0, from, to), x) }
+    }
+
+    fn turn(&mut self, x: OutletId, order: &[usize]) -> TractResult<OutletId> {
+        perm_to_ops(order).into_iter().try_fold(x, |x, op| self.step(op, x))
+    }
 }
 
 /// What the letters of a product are.

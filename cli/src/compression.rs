@@ -1,0 +1,270 @@
+//! What `pack` is told of accuracy: data, metric, bounds; and the report of what compression cost.
+
+use crate::npz;
+use crate::report::bytes;
+use anyhow::{Context, Result};
+use clap::{Args, ValueHint};
+use glowplug_packer::{Accuracy, CompressionReport, Contract, Dataset, Metric, Report};
+use std::fmt::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Calibration, and the contract that a pack has to keep.
+#[derive(Args)]
+#[command(next_help_heading = "Accuracy")]
+pub(crate) struct CompressionArgs {
+    /// Round weights so that outputs change least on these samples: an npz file with the model's inputs, of each of which
+    /// the first axis numbers the samples. Not those of --eval.
+    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, env = "GLOWPLUG_CALIBRATE")]
+    pub(crate) calibrate: Option<PathBuf>,
+    /// Measure the pack's accuracy on these samples: as for --calibrate, and what is right for each as `label` (i64),
+    /// `target` (f32) or `text`, as the metric wants it.
+    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, requires = "metric", env = "GLOWPLUG_EVAL")]
+    eval: Option<PathBuf>,
+    /// top1, cer, auc or r2 against what is right; cosine, agreement or max-abs against the f32 model. Of the
+    /// first output, or of another as NAME:OUTPUT.
+    #[arg(long, value_name = "METRIC", requires = "eval", env = "GLOWPLUG_METRIC")]
+    metric: Option<Metric>,
+    /// Write no pack that loses more of the metric than this: in points as 0.5pt, which is 0.005, or as it is.
+    #[arg(long, value_name = "DROP", requires = "eval", value_parser = drop_of)]
+    max_drop: Option<f64>,
+    /// Write no pack larger than this: bytes, or as 8MB or 8MiB.
+    #[arg(long, value_name = "BYTES", value_parser = bytes_of)]
+    max_bytes: Option<u64>,
+    /// Write what compression cost, weight by weight, to this Markdown file, and beside it as .json and, where packs were
+    /// searched, their front as .svg.
+    #[arg(long, value_name = "FILE.md", value_hint = ValueHint::FilePath)]
+    report: Option<PathBuf>,
+}
+
+/// The data that the arguments name.
+pub(crate) struct Data {
+    pub(crate) calibration: Option<Dataset>,
+    evaluation: Option<(Dataset, Metric)>,
+    max_drop: Option<f64>,
+    max_bytes: Option<u64>,
+}
+
+impl Data {
+    /// No data, no contract.
+    pub(crate) const NONE: Data =
+        Data { calibration: None, evaluation: None, max_drop: None, max_bytes: None };
+
+    pub(crate) fn contract(&self) -> Contract<'_> {
+        let accuracy = self.evaluation.as_ref().map(|(data, metric)| Accuracy {
+            metric: metric.clone(),
+            data,
+            max_drop: self.max_drop,
+        });
+        Contract { accuracy, max_bytes: self.max_bytes }
+    }
+}
+
+impl CompressionArgs {
+    /// Errors: a file that is no dataset, with its path.
+    pub(crate) fn read(&self) -> Result<Data> {
+        let read = |path: &PathBuf| npz::read_dataset(path);
+        let calibration = self.calibrate.as_ref().map(read).transpose().context("--calibrate")?;
+        let evaluation = self.eval.as_ref().map(read).transpose().context("--eval")?;
+        let evaluation = evaluation.zip(self.metric.clone());
+        Ok(Data { calibration, evaluation, max_drop: self.max_drop, max_bytes: self.max_bytes })
+    }
+
+    /// Writes the report, where one is wanted.
+    pub(crate) fn write_report(&self, report: &Report) -> Result<()> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let nothing = CompressionReport::default();
+        let compression = report.compression.as_ref().unwrap_or(&nothing);
+        let put = |path: &Path, text: String| {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let drawing = (compression.front.len() > 1).then(|| path.with_extension("svg"));
+        put(path, markdown(report, compression, drawing.as_deref())?)?;
+        put(&path.with_extension("json"), serde_json::to_string_pretty(report)? + "\n")?;
+        drawing.map_or(Ok(()), |path| put(&path, svg(compression)?))
+    }
+}
+
+/// `0.5pt` as 0.005, `0.005` as itself.
+fn drop_of(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix("pt").map_or((text, 1.0), |number| (number, 0.01));
+    let found = number.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    found.map(|n| n * unit).ok_or_else(|| format!("{text:?}: expected points as 0.5pt, or a number as 0.005"))
+}
+
+/// `8MB` as 8,000,000.
+fn bytes_of(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1000), ("KB", 1000)];
+    let units = units.into_iter().chain([("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1), ("", 1)]);
+    let split = |(unit, size): (&str, u64)| Some((text.strip_suffix(unit)?.trim(), size));
+    let wrong = || format!("{text:?}: expected bytes, as 8000000, 8MB or 8MiB");
+    let (number, size) = units.into_iter().find_map(split).ok_or_else(wrong)?;
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked"
+    )]
+    match number.parse::<f64>() {
+        Ok(n) if n > 0.0 && n * (size as f64) < 2f64.powi(53) => Ok((n * size as f64) as u64),
+        _ => Err(wrong()),
+    }
+}
+
+/// The lines of a report that people read first.
+pub(crate) fn told(f: &mut fmt::Formatter<'_>, compression: &CompressionReport) -> fmt::Result {
+    if let Some(data) = &compression.calibration {
+        writeln!(f, "  rounded by {} samples of calibration", data.samples)?;
+    }
+    if let Some(a) = &compression.accuracy {
+        let bound = a.max_drop.map(|most| format!(", of at most {most}")).unwrap_or_default();
+        let samples = a.data.samples;
+        writeln!(
+            f,
+            "  {} {} -> {} on {samples} samples: {:.5} lost{bound}",
+            a.metric, a.before, a.after, a.drop
+        )?;
+    }
+    if compression.front.len() > 1 {
+        writeln!(f, "  the smallest of {} packs that were tried", compression.front.len())?;
+    }
+    Ok(())
+}
+
+fn markdown(report: &Report, compression: &CompressionReport, drawing: Option<&Path>) -> Result<String> {
+    let mut text = String::new();
+    let (from, to) = (report.onnx_bytes, report.pack_bytes);
+    #[allow(clippy::cast_precision_loss, reason = "a ratio to three digits")]
+    let ratio = to as f64 / from.max(1) as f64;
+    writeln!(text, "# Compression report\n")?;
+    writeln!(text, "Pack `{}`: {to} bytes, {ratio:.3} of the ONNX file's {from}.\n", report.digest)?;
+    if let Some(data) = &compression.calibration {
+        writeln!(text, "Calibrated on {} samples, `{}`.\n", data.samples, data.digest)?;
+    }
+    if let Some(a) = &compression.accuracy {
+        writeln!(text, "| metric | f32 | this pack | lost | may be lost | samples | data |")?;
+        writeln!(text, "|---|--:|--:|--:|--:|--:|---|")?;
+        let most = a.max_drop.map_or("-".to_owned(), |most| most.to_string());
+        let (before, after, drop, data) = (a.before, a.after, a.drop, &a.data);
+        writeln!(
+            text,
+            "| {} | {before} | {after} | {drop:.5} | {most} | {} | `{}` |\n",
+            a.metric, data.samples, data.digest
+        )?;
+    }
+    if !compression.front.is_empty() {
+        writeln!(text, "## Packs that were tried\n")?;
+        if let Some(name) = drawing.and_then(Path::file_name) {
+            writeln!(text, "![size and accuracy]({})\n", name.to_string_lossy())?;
+        }
+        writeln!(text, "| bytes | metric | keeps the contract |\n|--:|--:|---|")?;
+        for point in &compression.front {
+            let score = point.score.map_or("-".to_owned(), |score| score.to_string());
+            writeln!(text, "| {} | {score} | {} |", point.bytes, if point.keeps { "yes" } else { "no" })?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(
+        text,
+        "## Weights\n\n| weight | values | rounding | entropy, bits a value | sensitivity |\n|---|--:|---|--:|--:|"
+    )?;
+    for layer in &compression.layers {
+        let sensitivity = layer.sensitivity.map_or("-".to_owned(), |s| format!("{s:.2e}"));
+        writeln!(
+            text,
+            "| {} | {} | {} | {:.2} | {sensitivity} |",
+            layer.name, layer.values, layer.rounding, layer.entropy_bits
+        )?;
+    }
+    Ok(text)
+}
+
+/// Bytes to the right, the metric upwards; packs that keep the contract filled.
+fn svg(compression: &CompressionReport) -> Result<String> {
+    const WIDTH: f64 = 640.0;
+    const HEIGHT: f64 = 400.0;
+    const MARGIN: f64 = 60.0;
+    #[allow(clippy::cast_precision_loss, reason = "a place on a drawing")]
+    let points: Vec<(f64, f64, bool)> =
+        compression.front.iter().map(|p| (p.bytes as f64, p.score.map_or(0.0, |s| s.0), p.keeps)).collect();
+    let range = |of: &dyn Fn(&(f64, f64, bool)) -> f64| {
+        let (low, high) =
+            points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(of(p)), h.max(of(p))));
+        (low, (high - low).max(f64::MIN_POSITIVE))
+    };
+    let ((x0, dx), (y0, dy)) = (range(&|p| p.0), range(&|p| p.1));
+    let at = |p: &(f64, f64, bool)| {
+        let (x, y) = ((p.0 - x0) / dx, (p.1 - y0) / dy);
+        (MARGIN + x * (WIDTH - 2.0 * MARGIN), HEIGHT - MARGIN - y * (HEIGHT - 2.0 * MARGIN))
+    };
+    let mut text = String::new();
+    writeln!(
+        text,
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">"##
+    )?;
+    writeln!(text, r##"<rect width="100%" height="100%" fill="#fff"/>"##)?;
+    let line: Vec<String> = points
+        .iter()
+        .map(|p| {
+            let (x, y) = at(p);
+            format!("{x:.1},{y:.1}")
+        })
+        .collect();
+    writeln!(text, r##"<polyline points="{}" fill="none" stroke="#999"/>"##, line.join(" "))?;
+    for point in &points {
+        let ((x, y), fill) = (at(point), if point.2 { "#06c" } else { "#fff" });
+        writeln!(
+            text,
+            r##"<circle cx="{x:.1}" cy="{y:.1}" r="4" fill="{fill}" stroke="#06c"><title>{} bytes, {:.5}</title></circle>"##,
+            point.0, point.1
+        )?;
+    }
+    let metric = compression.accuracy.as_ref().map_or("", |a| a.metric.as_str());
+    let bottom = HEIGHT - MARGIN / 3.0;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a file")]
+    let (least, most) = (bytes(x0 as u64), bytes((x0 + dx) as u64));
+    writeln!(text, r##"<text x="{MARGIN}" y="{bottom:.0}">{least}</text>"##)?;
+    writeln!(text, r##"<text x="{:.0}" y="{bottom:.0}" text-anchor="end">{most}</text>"##, WIDTH - MARGIN)?;
+    writeln!(text, r##"<text x="8" y="{:.0}">{:.4}</text>"##, HEIGHT - MARGIN, y0)?;
+    writeln!(text, r##"<text x="8" y="{MARGIN:.0}">{:.4}</text>"##, y0 + dy)?;
+    writeln!(
+        text,
+        r##"<text x="{MARGIN}" y="24">{} by size; filled: keeps the contract</text>"##,
+        escaped(metric)
+    )?;
+    writeln!(text, "</svg>")?;
+    Ok(text)
+}
+
+/// Text for XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glowplug_packer::{Point, Score};
+
+    #[test]
+    fn bounds_have_units() {
+        for (text, wanted) in [("0.5pt", 0.005), ("1pt", 0.01), ("0.001", 0.001), ("0", 0.0)] {
+            assert!((drop_of(text).unwrap() - wanted).abs() < 1e-12, "{text}");
+        }
+        for (text, wanted) in [("8MB", 8_000_000), ("1.5 MiB", 1_572_864), ("123", 123), ("2kB", 2000)] {
+            assert_eq!(bytes_of(text), Ok(wanted), "{text}");
+        }
+        for text in ["", "-1", "pt", "NaN", "1%"] {
+            assert!(drop_of(text).is_err() && bytes_of(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_front_is_drawn_where_its_points_lie() {
+        let point = |bytes, score, keeps| Point { bytes, score: Some(Score(score)), keeps };
+        let front = vec![point(1000, 0.5, false), point(2000, 0.9, true), point(3000, 1.0, true)];
+        let text = svg(&CompressionReport { front, ..CompressionReport::default() }).unwrap();
+        assert!(text.contains(r#"points="60.0,340.0 320.0,116.0 580.0,60.0""#), "{text}");
+        assert_eq!(text.matches("<circle").count(), 3);
+        assert_eq!(text.matches(r##"fill="#06c""##).count(), 2);
+    }
+}

@@ -1,0 +1,256 @@
+//! Which rounding each weight gets, and the proof that the pack keeps its contract.
+
+use super::{
+    AccuracyReport, CompressionReport, Contract, DataReport, LayerReport, MEASURED_STEP, Sensitivity, Trial,
+    broken, search,
+};
+use crate::calibrate;
+use crate::error::{ErrorKind, PackerError};
+use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
+use crate::import::Port;
+use crate::pack::{Planned, Stage, Writer};
+use crate::quantize::{
+    Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
+};
+use crate::verify::{Path, load};
+use glowplug_engine::Plan;
+use glowplug_pack::PackBuilder;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Samples that sensitivities are measured on.
+const SENSITIVITY_SAMPLES: usize = 24;
+/// Weights below this part of all encoded values are rounded to the finest int8 without being measured: they save nothing.
+const SMALL: usize = 500;
+
+/// What a plan is judged by.
+struct Judge<'a> {
+    metric: &'a Metric,
+    feed: Feed<'a>,
+    float: Answers,
+    labels: Option<Vec<String>>,
+    before: Score,
+}
+
+impl Judge<'_> {
+    fn score(&self, plan: &Plan) -> Result<Score, PackerError> {
+        let answers = self.feed.answers_of(self.metric, plan, |_| ())?;
+        self.feed.score(self.metric, &answers, &self.float, self.labels.as_deref())
+    }
+}
+
+impl<'a> Writer<'a, '_> {
+    /// Chooses the roundings that the options ask for, and plans the model with them.
+    pub(crate) fn compress(&mut self) -> Result<(), PackerError> {
+        self.stage(Stage::Quantize, "");
+        let (weights, contract) = (self.options.weights, self.options.contract.clone());
+        let calibration = self.options.calibration;
+        self.check(&contract)?;
+        let candidates = match weights {
+            Weights::F32 => Vec::new(),
+            _ => candidates(self.decluttered)?,
+        };
+        let moments = match calibration {
+            Some(data) if !candidates.is_empty() => self.moments(data, &candidates)?,
+            _ => HashMap::new(),
+        };
+        let mut report = CompressionReport {
+            max_bytes: contract.max_bytes,
+            calibration: calibration.filter(|_| weights != Weights::F32).map(DataReport::of),
+            ..CompressionReport::default()
+        };
+        let judge = self.judge(&contract)?;
+        let all = |rounding| vec![rounding; candidates.len()];
+        let mut sensitivities = Vec::new();
+        let roundings = match weights {
+            Weights::F32 => Vec::new(),
+            Weights::F16 => all(Rounding::F16),
+            Weights::Int8 => all(Rounding::Int8 { step: 0.0 }),
+            Weights::Auto => {
+                let data = calibration
+                    .or(contract.accuracy.as_ref().map(|a| a.data))
+                    .map(|data| data.first(SENSITIVITY_SAMPLES));
+                let data = data.ok_or_else(|| bad("weights auto need calibration or evaluation data"))?;
+                let metric = contract.accuracy.as_ref().map(|a| &a.metric);
+                let (chosen, layers) = self.sensitivities(&candidates, &moments, &data, metric)?;
+                let found =
+                    self.search(&candidates, &moments, (&chosen, &layers), judge.as_ref(), &contract)?;
+                report.front = found.1;
+                sensitivities = chosen.into_iter().zip(layers).collect();
+                found.0
+            }
+        };
+        let quantizer = Quantizer::new(&candidates, &roundings, &moments)?;
+        for (i, (candidate, rounding)) in candidates.iter().zip(&roundings).enumerate() {
+            let measured = sensitivities.iter().find(|(index, _)| *index == i);
+            report.layers.push(LayerReport {
+                name: candidate.name.clone(),
+                values: candidate.tensor.len(),
+                rounding: rounding.to_string(),
+                entropy_bits: entropy_bits(candidate, quantizer.rounded(candidate)),
+                sensitivity: measured.map(|(_, s): &(usize, Sensitivity)| s.error),
+            });
+        }
+        self.stage(Stage::Plan, "");
+        self.plan(quantizer)?;
+        if let (Some(judge), Some(accuracy)) = (judge, &contract.accuracy) {
+            report.accuracy = Some(AccuracyReport {
+                metric: accuracy.metric.to_string(),
+                data: DataReport::of(accuracy.data),
+                before: judge.before,
+                after: judge.before,
+                drop: 0.0,
+                max_drop: accuracy.max_drop,
+            });
+            let written = self.write(Default::default())?;
+            let plan = load(&written.bytes, &Path::Tuned, &self.imported[0].inputs)?;
+            let after = judge.score(&plan)?;
+            if let Some(told) = &mut report.accuracy {
+                (told.after, told.drop) = (after, accuracy.metric.drop(judge.before, after));
+            }
+        }
+        let asked = contract.accuracy.is_some() || contract.max_bytes.is_some() || calibration.is_some();
+        self.compression = (asked || weights == Weights::Auto).then_some(report);
+        Ok(())
+    }
+
+    /// What contradicts itself before anything is measured.
+    fn check(&self, contract: &Contract<'_>) -> Result<(), PackerError> {
+        if contract.accuracy.is_some() && !self.options.target.runs_here() {
+            let text =
+                format!("accuracy of a pack for {} cannot be measured on this CPU", self.options.target);
+            return Err(PackerError::new(ErrorKind::Target, text));
+        }
+        let bounded = contract.max_bytes.is_some() || contract.accuracy.iter().any(|a| a.max_drop.is_some());
+        if self.options.weights == Weights::Auto && !bounded {
+            return Err(bad("weights auto need a bound: on what may be lost, or on the bytes of the pack"));
+        }
+        Ok(())
+    }
+
+    fn ports(&self) -> Vec<InputPort> {
+        let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
+        self.imported[0].inputs.iter().map(port).collect()
+    }
+
+    fn moments(
+        &mut self,
+        data: &Dataset,
+        candidates: &[Candidate],
+    ) -> Result<HashMap<String, Moments>, PackerError> {
+        let feed = data.feed(self.ports())?;
+        let (model, runs) = (&self.decluttered[0], feed.runs());
+        let progress = &mut *self.options.progress;
+        let mut told =
+            |run: usize| progress(Stage::Quantize, &format!("calibration, run {} of {runs}", run + 1));
+        calibrate::moments(model, candidates, &feed, &mut told)
+    }
+
+    /// The float model on the evaluation data.
+    fn judge<'d>(&mut self, contract: &'d Contract<'d>) -> Result<Option<Judge<'d>>, PackerError> {
+        let Some(accuracy) = &contract.accuracy else { return Ok(None) };
+        let feed = accuracy.data.feed(self.ports())?;
+        self.stage(Stage::Quantize, &format!("f32 on {} samples", feed.samples()));
+        let plan = self.light(&Quantizer::default())?;
+        let names: Vec<&str> = plan.outputs().iter().map(|port| port.name.as_str()).collect();
+        let output = accuracy.metric.output(&names)?;
+        let labels = self.parsed.manifest.outputs.get(output).and_then(|o| o.labels.as_ref());
+        let labels = labels.and_then(|name| self.parsed.assets.get(name));
+        let labels = labels.map(|bytes| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect());
+        let labels: Option<Vec<String>> = labels;
+        let float = feed.answers_of(&accuracy.metric, &plan, |_| ())?;
+        let before = feed.score(&accuracy.metric, &float, &float, labels.as_deref())?;
+        Ok(Some(Judge { metric: &accuracy.metric, feed, float, labels, before }))
+    }
+
+    /// The default plan alone.
+    fn light(&self, quantizer: &Quantizer) -> Result<Arc<Plan>, PackerError> {
+        let imported = &self.imported[0];
+        let model = quantizer.apply(self.decluttered[0].clone())?;
+        let planned = Planned::of(imported, model, quantizer, self.options.target.runs_here())?;
+        let mut builder = PackBuilder::new();
+        let plan = planned.encode(quantizer.encodings(), &mut builder)?;
+        plan.validate(builder.weights())?;
+        builder.plan(plan.encode());
+        for (name, bytes) in &self.parsed.assets {
+            builder.asset(name, bytes.clone())?;
+        }
+        load(&builder.finish(self.parsed.manifest.clone())?, &Path::Tuned, &imported.inputs)
+    }
+
+    /// How much each of the large candidates changes the output, by itself.
+    fn sensitivities(
+        &mut self,
+        candidates: &[Candidate],
+        moments: &HashMap<String, Moments>,
+        data: &Dataset,
+        metric: Option<&Metric>,
+    ) -> Result<(Vec<usize>, Vec<Sensitivity>), PackerError> {
+        let feed = data.feed(self.ports())?;
+        let values = Metric::values_of(metric);
+        let float = feed.answers_of(&values, &*self.light(&Quantizer::default())?, |_| ())?;
+        let all: usize = candidates.iter().map(|c| c.tensor.len()).sum();
+        let large: Vec<usize> =
+            (0..candidates.len()).filter(|i| candidates[*i].tensor.len() * SMALL >= all).collect();
+        let mut found = Vec::new();
+        for (n, index) in large.iter().enumerate() {
+            let candidate = std::slice::from_ref(&candidates[*index]);
+            self.stage(Stage::Quantize, &format!("sensitivity, weight {} of {}", n + 1, large.len()));
+            let rounding = Rounding::Int8 { step: MEASURED_STEP };
+            let quantizer = Quantizer::new(candidate, &[rounding], moments)?;
+            let answers = feed.answers_of(&values, &*self.light(&quantizer)?, |_| ())?;
+            let error = answers.squared_error(&float);
+            let finest = finest_step(&candidates[*index]);
+            found.push(Sensitivity { values: candidates[*index].tensor.len(), error, finest });
+        }
+        Ok((large, found))
+    }
+
+    fn search(
+        &mut self,
+        candidates: &[Candidate],
+        moments: &HashMap<String, Moments>,
+        (large, layers): (&[usize], &[Sensitivity]),
+        judge: Option<&Judge<'_>>,
+        contract: &Contract<'_>,
+    ) -> Result<(Vec<Rounding>, Vec<super::Point>), PackerError> {
+        let max_drop = contract.accuracy.as_ref().and_then(|a| a.max_drop);
+        let of_all = |chosen: &[Rounding]| {
+            let mut all = vec![Rounding::Int8 { step: 0.0 }; candidates.len()];
+            large.iter().zip(chosen).for_each(|(index, rounding)| all[*index] = *rounding);
+            all
+        };
+        let mut tried = 0;
+        let found = search(layers, (judge.map(|j| j.metric), max_drop), contract.max_bytes, |chosen| {
+            tried += 1;
+            self.stage(Stage::Quantize, &format!("pack {tried} of the search"));
+            self.plan(Quantizer::new(candidates, &of_all(chosen), moments)?)?;
+            let written = self.write(Default::default())?;
+            let bytes = written.bytes.len() as u64;
+            let Some(judge) = judge else { return Ok(Trial { bytes, score: None, drop: None }) };
+            let score = judge.score(&*load(&written.bytes, &Path::Tuned, &self.imported[0].inputs)?)?;
+            let drop = judge.metric.drop(judge.before, score);
+            self.stage(
+                Stage::Quantize,
+                &format!("pack {tried} of the search: {bytes} bytes, {} {score}", judge.metric),
+            );
+            Ok(Trial { bytes, score: Some(score), drop: Some(drop) })
+        })?;
+        Ok((of_all(&found.roundings), found.front))
+    }
+
+    /// Whether the pack as written keeps what was asked for.
+    pub(crate) fn check_contract(&self, bytes: &[u8]) -> Result<(), PackerError> {
+        let contract = &self.options.contract;
+        let told = self.compression.as_ref().and_then(|c| c.accuracy.as_ref());
+        let (max_drop, drop) = (told.and_then(|t| t.max_drop), told.map(|t| t.drop));
+        let trial = Trial { bytes: bytes.len() as u64, score: told.map(|t| t.after), drop };
+        let accurate = max_drop.is_none_or(|most| drop.is_some_and(|drop| drop <= most));
+        let small = contract.max_bytes.is_none_or(|most| trial.bytes <= most);
+        if accurate && small {
+            return Ok(());
+        }
+        let metric = contract.accuracy.as_ref().map(|a| &a.metric);
+        Err(broken(Some(&trial), metric, max_drop, contract.max_bytes))
+    }
+}
