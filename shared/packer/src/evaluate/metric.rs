@@ -125,14 +125,24 @@ impl Metric {
         batch: usize,
         count: usize,
     ) -> Result<Vec<Answer>, PackerError> {
-        let TensorData::F32(values) = output.data() else {
-            return Err(bad(format!("metric {self} takes f32, the output is {}", output.dtype())));
-        };
+        let by_class = matches!(self.kind, Kind::Top1 | Kind::Agreement);
         if batch > 1 && output.shape().first() != Some(&batch) {
             let found = output.shape();
             return Err(bad(format!("the output has the shape {found:?}, wanted {batch} samples first")));
         }
-        let each = values.len() / batch;
+        let each = output.len() / batch;
+        let values = match output.data() {
+            TensorData::F32(values) => values,
+            // The classes themselves.
+            TensorData::I64(classes) if by_class => {
+                let of = |i: usize| {
+                    let classes = classes[i * each..(i + 1) * each].iter();
+                    Answer::Classes(classes.map(|c| usize::try_from(*c).unwrap_or(usize::MAX)).collect())
+                };
+                return Ok((0..count).map(of).collect());
+            }
+            _ => return Err(bad(format!("metric {self} takes f32, the output is {}", output.dtype()))),
+        };
         let answer = |values: &[f32]| match self.kind {
             Kind::Top1 | Kind::Agreement | Kind::Cer => {
                 let classes = output.shape().last().copied().unwrap_or(1).max(1);
@@ -405,9 +415,10 @@ mod tests {
         assert!(auc(&[1, 3]).contains("takes labels 0 and 1, the data have 3"));
         assert!(auc(&[1, 1]).contains("is no number"));
         let integers = Tensor::from_i64([1, 2], vec![0, 1]).unwrap();
-        assert!(
-            metric("top1").answers(&integers, 1, 1).unwrap_err().to_string().contains("the output is i64")
-        );
+        let of = |name: &str, batch| metric(name).answers(&integers, batch, 1).map_err(|e| e.to_string());
+        assert_eq!(of("top1", 1).unwrap(), [Answer::Classes(vec![0, 1])]);
+        assert_eq!(of("top1", 2).unwrap_err(), "the output has the shape [1, 2], wanted 2 samples first");
+        assert_eq!(of("auc", 1).unwrap_err(), "metric auc takes f32, the output is i64");
         assert!("top5".parse::<Metric>().unwrap_err().contains("expected one of top1, agreement, cer"));
         assert!(metric("top1:y").output(&["x"]).unwrap_err().to_string().contains("no output \"y\""));
         assert_eq!(metric("cosine:a:b").to_string(), "cosine:a:b");
