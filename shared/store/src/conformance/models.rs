@@ -6,7 +6,7 @@ use crate::model::{ModelStore, OpenedPack, Resolved};
 use crate::names::{AliasName, Digest, ModelName, Version};
 use crate::object::{ObjectStore, PutOutcome};
 use bytes::Bytes;
-use glowplug_pack::PackError;
+use glowplug_pack::{Pack, PackError};
 use std::time::{Duration, Instant};
 
 /// Holds `store` to the contract of [`ModelStore`]. It must be empty, with its keys at the root of `objects`, by
@@ -68,8 +68,10 @@ async fn wait_for_all(opened: &OpenedPack) -> Result<Vec<u8>, PackError> {
 
 /// The bytes of all chunks, straight from the file.
 fn chunk_bytes(opened: &OpenedPack, file: &[u8]) -> Vec<u8> {
-    let at = |offset: u64| usize::try_from(offset).unwrap();
-    opened.pack.chunks().iter().flat_map(|c| &file[at(c.offset)..at(c.offset) + c.len]).copied().collect()
+    let (pack, region) = Pack::open(file).unwrap();
+    assert_eq!(pack.chunks(), opened.pack.chunks());
+    let chunks = pack.chunks().iter().map(|c| region.wait(c.range(), None).unwrap());
+    chunks.collect::<Vec<_>>().concat()
 }
 
 async fn an_empty_store_has_no_models(store: &dyn ModelStore) {
