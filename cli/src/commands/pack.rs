@@ -39,6 +39,10 @@ pub(crate) struct PackArgs {
     /// each output channel. Arithmetic stays in f32 (docs/quantization.md).
     #[arg(long, value_name = "ENCODING", default_value_t = Weights::F32, env = "GLOWPLUG_WEIGHTS")]
     weights: Weights,
+    /// Entropy-code weights, chunk by chunk, where that makes them shorter: fewer bytes to fetch, which are decoded as they
+    /// come. Builds from before that refuse such packs (docs/quantization.md).
+    #[arg(long, env = "GLOWPLUG_ENTROPY")]
+    entropy: bool,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -76,7 +80,7 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
         &args.model,
         args.manifest.as_deref(),
         args.inputs.clone(),
-        (*first, args.weights),
+        (*first, args.weights, args.entropy),
         progress,
     )?;
     for target in others {
@@ -84,7 +88,8 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage)) -> Result<Packed> {
         let file = temp.path().join("other.glow");
         let mut child = std::process::Command::new(std::env::current_exe()?);
         child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
-        child.args(["--weights", &args.weights.to_string()]);
+        // It is `merge` that codes: the other's weights are mostly ours.
+        child.args(["--weights", &args.weights.to_string()]).env_remove("GLOWPLUG_ENTROPY");
         if let Some(manifest) = &args.manifest {
             child.arg("--manifest").arg(manifest);
         }
@@ -108,7 +113,7 @@ pub(crate) fn pack_file(
     onnx: &Path,
     manifest: Option<&Path>,
     inputs: Vec<InputPins>,
-    (target, weights): (Target, Weights),
+    (target, weights, entropy): (Target, Weights, bool),
     progress: &dyn Fn(Stage),
 ) -> Result<Packed> {
     let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
@@ -122,6 +127,7 @@ pub(crate) fn pack_file(
         manifest: text.as_deref(),
         target,
         weights,
+        entropy,
         read_asset: &mut |name| std::fs::read(beside.join(name)),
         progress: &mut |stage| progress(stage),
         seed: 0,
@@ -166,6 +172,12 @@ impl fmt::Display for Answer {
             for kept in &w.kept {
                 writeln!(f, "  {kept}")?;
             }
+        }
+        if let Some(e) = &r.entropy {
+            let (stored, decoded) = (bytes(e.stored_bytes), bytes(e.decoded_bytes));
+            write!(f, "  {} of {} chunks entropy-coded: {stored} instead of {decoded}", e.coded, e.chunks)?;
+            let speed = e.decode_mb_s.map(|speed| format!(", decoded at {speed:.0} MB/s here"));
+            writeln!(f, "{}", speed.unwrap_or_default())?;
         }
         for (name, error) in &r.max_relative_error {
             writeln!(

@@ -12,6 +12,7 @@
 mod batch;
 mod blocked;
 mod encode;
+mod entropy;
 mod error;
 mod fingerprint;
 mod fuse;
@@ -26,6 +27,7 @@ mod quantize;
 mod target;
 mod verify;
 
+pub use entropy::EntropyReport;
 pub use error::{ErrorKind, PackerError};
 pub use merge::merge;
 pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, pack};

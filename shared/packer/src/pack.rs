@@ -3,6 +3,7 @@
 use crate::batch::Batch;
 use crate::blocked::block;
 use crate::encode::encode;
+use crate::entropy::EntropyReport;
 use crate::error::{ErrorKind, PackerError};
 use crate::import::{Imported, Port, import, output_axes};
 use crate::manifest::{Parsed, manifest};
@@ -61,6 +62,8 @@ pub struct PackOptions<'a> {
     pub target: Target,
     /// How weights are stored.
     pub weights: Weights,
+    /// Whether chunks are entropy-coded where that makes them shorter.
+    pub entropy: bool,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
     /// Is told of each stage as it begins.
@@ -97,6 +100,9 @@ pub struct Report {
     pub pack_bytes: usize,
     /// How weights are stored.
     pub weights: WeightsReport,
+    /// What entropy coding did, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<EntropyReport>,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
@@ -355,6 +361,7 @@ struct Written {
 impl Writer<'_, '_> {
     fn write(&self, errors: BTreeMap<String, f64>) -> Result<Written, PackerError> {
         let mut builder = PackBuilder::new();
+        builder.entropy(self.options.entropy);
         let mut plans: Vec<PlanGraph> = Vec::new();
         let mut known = Known::default();
         let encoding = self.quantizer.encoding();
@@ -475,6 +482,9 @@ impl Writer<'_, '_> {
         }
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         provenance.options.insert("weights".to_owned(), self.options.weights.to_string());
+        if self.options.entropy {
+            provenance.options.insert("entropy".to_owned(), "true".to_owned());
+        }
         if !self.quantizer.kept().is_empty() {
             provenance.options.insert("weights kept".to_owned(), self.quantizer.kept().join("; "));
         }
@@ -494,6 +504,9 @@ impl Report {
         let pack = Pack::parse(bytes)?;
         (self.digest, self.pack_bytes, self.plans) = (pack.digest(), bytes.len(), pack.plans().count());
         self.max_relative_error.clone_from(&pack.manifest().provenance.max_relative_error);
+        if self.entropy.is_some() {
+            self.entropy = Some(EntropyReport::of(bytes)?);
+        }
         Ok(())
     }
 }
@@ -522,6 +535,7 @@ fn report(
         onnx_bytes,
         pack_bytes: bytes.len(),
         weights: weights.clone(),
+        entropy: file.options.entropy.then(|| EntropyReport::of(bytes)).transpose()?,
         max_relative_error,
         portable: portable.clone(),
         without_portable: file.portable.as_ref().err().map(ToString::to_string),

@@ -67,7 +67,7 @@ impl Data {
         let manifest = self.dir.join(format!("models/{model}.toml"));
         // ppocr-cls leaves height and width open; its manifest's resize step says which it wants.
         let pins = if model == LINES { vec!["x=f32[1,3,48,192]".parse()?] } else { vec![] };
-        let how = (Target::Common, Weights::F32);
+        let how = (Target::Common, Weights::F32, false);
         let packed = crate::commands::pack::pack_file(&onnx, Some(&manifest), pins, how, &|_| ());
         Ok(packed.with_context(|| format!("packing {model}"))?.bytes)
     }

@@ -85,7 +85,8 @@ fn quantized_weights_become_shorter_by_nearly_what_their_entropy_says() {
         let entropy: f64 = counts.iter().filter(|n| **n > 0).map(|n| -share(*n) * share(*n).log2()).sum();
         let ratio = round_trip(&bytes).unwrap() as f64 / bytes.len() as f64;
         assert!(ratio < wanted && ratio >= entropy / 8.0, "{spread}: {ratio} of entropy {}", entropy / 8.0);
-        assert!(ratio < entropy / 8.0 * 1.02 + 0.001, "{spread}: {ratio} of entropy {}", entropy / 8.0);
+        // What whole bits for each byte cost: the more, the fewer there are.
+        assert!(ratio < entropy / 8.0 + 0.015, "{spread}: {ratio} of entropy {}", entropy / 8.0);
     }
 }
 
