@@ -53,7 +53,8 @@ fn answer(opened: OpenedPack, inputs: &[NamedTensor], portable: bool) -> Result<
 /// Plain and coded pack of a case, in `dir`, and what was said of the coded one.
 fn packs(dir: &Path, onnx: &str, weights: &str) -> Result<([String; 2], Value)> {
     let onnx = repo(onnx).display().to_string();
-    let [plain, coded] = ["plain", "coded"].map(|name| dir.join(format!("{name}.glow")).display().to_string());
+    let [plain, coded] =
+        ["plain", "coded"].map(|name| dir.join(format!("{name}.glow")).display().to_string());
     glowplug_ok(&["pack", &onnx, "-o", &plain, "--weights", weights])?;
     let report = json(&["pack", &onnx, "-o", &coded, "--weights", weights, "--entropy", "--json"])?;
     Ok(([plain, coded], report))
@@ -72,7 +73,8 @@ fn coded_packs_are_smaller_and_say_so() -> Result<()> {
         ensure!(stored < decoded && entropy["coded"].as_u64() > Some(0), "{place}: {report}");
         ensure!(entropy["decode_mb_s"].as_f64().is_some_and(|speed| speed > 0.0), "{place}: {report}");
 
-        let (of_plain, of_coded) = (json(&["inspect", &plain, "--json"])?, json(&["inspect", &coded, "--json"])?);
+        let (of_plain, of_coded) =
+            (json(&["inspect", &plain, "--json"])?, json(&["inspect", &coded, "--json"])?);
         ensure!(of_plain["format_version"] == 1 && of_coded["format_version"] == 2, "{place}: {of_coded}");
         ensure!(of_plain["coded_chunks"] == 0 && of_coded["coded_chunks"] == entropy["coded"], "{of_coded}");
         ensure!(of_coded["manifest"]["provenance"]["options"]["entropy"] == "true", "{of_coded}");

@@ -337,8 +337,7 @@ impl Header {
                 hasher.update(hash.as_bytes());
                 chunk_table.extend_from_slice(hash.as_bytes());
                 for len in [chunk.len(), (len - start).min(CHUNK_BYTES)] {
-                    chunk_table
-                        .extend_from_slice(&u32::try_from(len).map_err(|_| overflow())?.to_le_bytes());
+                    chunk_table.extend_from_slice(&u32::try_from(len).map_err(|_| overflow())?.to_le_bytes());
                 }
             }
             let (offset, stored_len) = (align_up(at).ok_or_else(overflow)?, stored_len(chunks));
@@ -386,7 +385,7 @@ pub(crate) struct Body<'a> {
 impl<'a> Body<'a> {
     /// A section as it is, or where `entropy` says so and its kind allows it, with those chunks coded that get shorter.
     pub(crate) fn new(kind: SectionKind, bytes: &'a [u8], entropy: bool) -> Body<'a> {
-        let coded = |chunk| entropy::encode(chunk).filter(|_| entropy && kind.may_be_coded());
+        let coded = |chunk| if entropy && kind.may_be_coded() { entropy::encode(chunk) } else { None };
         let chunk = |chunk| coded(chunk).map_or(Cow::Borrowed(chunk), Cow::Owned);
         Body { kind, len: bytes.len(), chunks: bytes.chunks(CHUNK_BYTES).map(chunk).collect() }
     }
@@ -524,9 +523,7 @@ fn coded_len(len: u64, chunks: u32, last: u32) -> Result<u64, PackError> {
     }
     let decoded = u64::from(before) * CHUNK_BYTES as u64 + u64::from(last);
     if len >= decoded || len < decoded.div_ceil(entropy::MAX_RATIO) {
-        return bad(format!(
-            "{len} coded bytes for {decoded}, expected fewer, and not less than an eighth"
-        ));
+        return bad(format!("{len} coded bytes for {decoded}, expected fewer, and not less than an eighth"));
     }
     Ok(decoded)
 }

@@ -5,8 +5,8 @@
 use glowplug_pack::header::{CHUNK_BYTES, Chunk};
 use glowplug_pack::manifest::ModelInfo;
 use glowplug_pack::{
-    Buffer, Dtype, ErrorKind, Form, Header, Manifest, Pack, PackBuilder, PackError, Place, Region, SectionKind,
-    WeightId,
+    Buffer, Dtype, ErrorKind, Form, Header, Manifest, Pack, PackBuilder, PackError, Place, Region,
+    SectionKind, WeightId,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -230,7 +230,13 @@ fn every_length_of_a_coded_section_is_checked() {
         ("a coded manifest", 40 + 4, vec![1], ErrorKind::Corrupt, "section 0 (manifest): unknown coding"),
         ("an empty last chunk", BLOBS_ROW + 28, u32_of(0), ErrorKind::Corrupt, "last chunk has 0 bytes"),
         ("a long last chunk", BLOBS_ROW + 28, u32_of(262_145), ErrorKind::Corrupt, "262145 bytes"),
-        ("another last chunk", BLOBS_ROW + 28, u32_of(999), ErrorKind::Corrupt, "chunk 7: 1000 bytes, expected 999"),
+        (
+            "another last chunk",
+            BLOBS_ROW + 28,
+            u32_of(999),
+            ErrorKind::Corrupt,
+            "chunk 7: 1000 bytes, expected 999",
+        ),
         ("longer coded", BLOBS_ROW + 16, u32_of(800_000), ErrorKind::Corrupt, "expected fewer"),
         ("far too short", BLOBS_ROW + 16, u32_of(90_000), ErrorKind::Corrupt, "not less than an eighth"),
         ("no chunks", BLOBS_ROW + 24, u32_of(0), ErrorKind::Corrupt, "offset"),

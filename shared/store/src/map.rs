@@ -176,9 +176,8 @@ fn has_processor_for_it() -> bool {
 }
 
 fn map(key: &str, file: &File) -> Result<Mapped, StoreError> {
-    try_map(file).map_err(|e| {
-        StoreError::new(StoreErrorKind::Other, format!("object {key:?} cannot be mapped: {e}"))
-    })
+    try_map(file)
+        .map_err(|e| StoreError::new(StoreErrorKind::Other, format!("object {key:?} cannot be mapped: {e}")))
 }
 
 #[allow(unsafe_code, reason = "mapping is what makes a local pack load in a millisecond, whatever its size")]

@@ -245,6 +245,7 @@ fn needed(pack: &Pack, inputs: &[NamedTensor]) -> u64 {
     let inside: Vec<_> =
         pack.chunks().iter().filter(|c| c.range().start < table.end && table.start < c.range().end).collect();
     let hits: BTreeSet<u64> = inside.iter().filter(|c| hit(c)).map(|c| c.offset).collect();
-    let needless: u64 = inside.iter().filter(|c| !hits.contains(&c.offset)).map(|c| c.stored_len as u64).sum();
+    let needless: u64 =
+        inside.iter().filter(|c| !hits.contains(&c.offset)).map(|c| c.stored_len as u64).sum();
     all - needless
 }
