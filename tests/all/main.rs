@@ -6,6 +6,8 @@ mod cli_errors;
 mod cloud;
 /// The demo, and the golden pack of format version 1.
 mod demo;
+/// Entropy-coded packs: from every store the answers of plain ones.
+mod entropy;
 /// Faults between S3 and the function, and the cache.
 mod faults;
 /// Packs, runs and benches models through the command, against ONNX Runtime's outputs.

@@ -3,6 +3,7 @@
 use crate::report::{Table, bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
+use glowplug_pack::header::{CODED_VERSION, FORMAT_VERSION};
 use glowplug_pack::manifest::Axis;
 use glowplug_pack::plan::PlanHead;
 use glowplug_pack::portable::PortableGraph;
@@ -42,6 +43,10 @@ struct Inspection {
     portable: Option<PortableRow>,
     sections: Vec<SectionRow>,
     chunks: usize,
+    /// Those that are entropy-coded.
+    coded_chunks: usize,
+    /// Bytes of memory that the pack takes: as many as the file, where no chunk is coded.
+    decoded_bytes: u64,
     weight_count: usize,
     /// What weights are stored as, most bytes first.
     encodings: Vec<EncodingRow>,
@@ -72,8 +77,12 @@ struct PortableRow {
 #[derive(Serialize)]
 struct SectionRow {
     kind: &'static str,
+    /// Where it begins in the file.
     offset: u64,
+    /// Its bytes in the file.
     bytes: u64,
+    /// Its bytes once they are decoded: more where chunks of it are entropy-coded.
+    decoded_bytes: u64,
 }
 
 /// All weights of one encoding.
@@ -134,7 +143,7 @@ fn inspect(args: &InspectArgs, pack: &Pack, region: &Region) -> Result<Inspectio
         file: args.pack.display().to_string(),
         bytes: header.file_len,
         front_bytes: header.front_len,
-        format_version: glowplug_pack::header::FORMAT_VERSION,
+        format_version: if header.is_coded() { CODED_VERSION } else { FORMAT_VERSION },
         digest: pack.digest(),
         signed: header.signature.is_some(),
         manifest: pack.manifest().clone(),
@@ -143,9 +152,16 @@ fn inspect(args: &InspectArgs, pack: &Pack, region: &Region) -> Result<Inspectio
         sections: header
             .sections
             .iter()
-            .map(|s| SectionRow { kind: s.kind.name(), offset: s.offset, bytes: s.len })
+            .map(|s| SectionRow {
+                kind: s.kind.name(),
+                offset: s.stored.start,
+                bytes: s.stored.end - s.stored.start,
+                decoded_bytes: s.len,
+            })
             .collect(),
         chunks: pack.chunks().len(),
+        coded_chunks: pack.chunks().iter().filter(|c| c.is_coded()).count(),
+        decoded_bytes: header.memory_len,
         weight_count: pack.weights().len(),
         encodings: encodings(pack)?,
         expanded_bytes: pack.expanded_bytes(),
@@ -232,11 +248,17 @@ impl fmt::Display for Inspection {
             }
             None => writeln!(f, "no portable graph")?,
         }
-        let mut sections = Table::new(["section", "offset", "bytes"]);
+        let coded = self.coded_chunks > 0;
+        let mut sections = Table::new(["section", "offset", "bytes", if coded { "decoded" } else { "" }]);
         for s in &self.sections {
-            sections.row([s.kind.into(), s.offset.to_string(), s.bytes.to_string()]);
+            let decoded = if coded { s.decoded_bytes.to_string() } else { String::new() };
+            sections.row([s.kind.into(), s.offset.to_string(), s.bytes.to_string(), decoded]);
         }
         writeln!(f, "\n{sections}{} weights, {} chunks", self.weight_count, self.chunks)?;
+        if coded {
+            let (chunks, size) = (self.coded_chunks, bytes(self.decoded_bytes));
+            writeln!(f, "{chunks} chunks entropy-coded: {size} once they are decoded")?;
+        }
         for row in &self.encodings {
             let size = bytes(row.bytes);
             write!(f, "{} weights as {}: {size}", row.weights, row.encoding)?;

@@ -41,11 +41,15 @@ pub(crate) struct PackArgs {
     /// Arithmetic stays in f32 (docs/quantization.md).
     #[arg(long, value_name = "ENCODING", default_value_t = Weights::F32, env = "GLOWPLUG_WEIGHTS")]
     weights: Weights,
-    #[command(flatten)]
-    compression: CompressionArgs,
+    /// Entropy-code weights, chunk by chunk, where that makes them shorter: fewer bytes to fetch, which are decoded as they
+    /// come. Builds from before that refuse such packs (docs/quantization.md).
+    #[arg(long, env = "GLOWPLUG_ENTROPY")]
+    entropy: bool,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    compression: CompressionArgs,
 }
 
 /// The answer.
@@ -85,7 +89,7 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
         &args.model,
         args.manifest.as_deref(),
         args.inputs.clone(),
-        &How { target: *first, weights: args.weights, data: &data },
+        &How { target: *first, weights: args.weights, entropy: args.entropy, data: &data },
         progress,
     )?;
     for target in others {
@@ -93,7 +97,8 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
         let file = temp.path().join("other.glow");
         let mut child = std::process::Command::new(std::env::current_exe()?);
         child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
-        child.args(["--weights", &args.weights.to_string()]);
+        // It is `merge` that codes: the other's weights are mostly ours.
+        child.args(["--weights", &args.weights.to_string()]).env_remove("GLOWPLUG_ENTROPY");
         if let Some(calibration) = &args.compression.calibrate {
             child.arg("--calibrate").arg(calibration);
         }
@@ -119,6 +124,7 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
 pub(crate) struct How<'a> {
     pub(crate) target: Target,
     pub(crate) weights: Weights,
+    pub(crate) entropy: bool,
     pub(crate) data: &'a compression::Data,
 }
 
@@ -143,6 +149,7 @@ pub(crate) fn pack_file(
         weights: how.weights,
         calibration: how.data.calibration.as_ref(),
         contract: how.data.contract(),
+        entropy: how.entropy,
         read_asset: &mut |name| std::fs::read(beside.join(name)),
         progress: &mut |stage, detail| progress(stage, detail),
         seed: 0,
@@ -190,6 +197,12 @@ impl fmt::Display for Answer {
         }
         if let Some(compression) = &r.compression {
             compression::told(f, compression)?;
+        }
+        if let Some(e) = &r.entropy {
+            let (stored, decoded) = (bytes(e.stored_bytes), bytes(e.decoded_bytes));
+            write!(f, "  {} of {} chunks entropy-coded: {stored} instead of {decoded}", e.coded, e.chunks)?;
+            let speed = e.decode_mb_s.map(|speed| format!(", decoded at {speed:.0} MB/s here"));
+            writeln!(f, "{}", speed.unwrap_or_default())?;
         }
         for (name, error) in &r.max_relative_error {
             writeln!(

@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, PackError};
 use crate::file::Pack;
-use crate::header::{ALIGN, Header, SectionKind};
+use crate::header::{ALIGN, Body, Header, SectionKind};
 use crate::manifest::{AssetRange, Manifest};
 use crate::weights::{Form, Place, Weight, WeightId};
 use crate::wire::Writer;
@@ -20,6 +20,7 @@ pub struct PackBuilder {
     assets: Vec<(String, Vec<u8>)>,
     plans: Vec<Vec<u8>>,
     portable: Vec<u8>,
+    entropy: bool,
 }
 
 impl PackBuilder {
@@ -91,6 +92,11 @@ impl PackBuilder {
         self.portable = section;
     }
 
+    /// Whether chunks of weights and of the portable graph are entropy-coded where that makes them shorter. Off at first.
+    pub fn entropy(&mut self, entropy: bool) {
+        self.entropy = entropy;
+    }
+
     /// Appends an asset. Errors: the name is taken.
     pub fn asset(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), PackError> {
         if self.assets.iter().any(|(n, _)| n == name) {
@@ -122,17 +128,18 @@ impl PackBuilder {
             (SectionKind::Portable, &self.portable),
         ];
         sections.extend(rest.into_iter().filter(|(_, body)| !body.is_empty()));
-        let file = lay_out(&sections)?;
+        let body = |(kind, bytes)| Body::new(kind, bytes, self.entropy);
+        let file = lay_out(&sections.into_iter().map(body).collect::<Vec<_>>())?;
         Pack::parse(&file).map_err(|e| e.within("the pack just written"))?;
         Ok(file)
     }
 }
 
-fn lay_out(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>, PackError> {
+pub(crate) fn lay_out(sections: &[Body<'_>]) -> Result<Vec<u8>, PackError> {
     let (header, mut file) = Header::encode(sections)?;
-    for (_, body) in sections {
+    for body in sections {
         pad(&mut file, ALIGN_BYTES);
-        file.extend_from_slice(body);
+        body.chunks.iter().for_each(|chunk| file.extend_from_slice(chunk));
     }
     // Pair assertion: the header says what was written.
     if header.file_len != file.len() as u64 {

@@ -3,7 +3,7 @@
 use crate::error::{ErrorKind, PackError};
 use crate::header::{Chunk, Header, Section, SectionKind};
 use crate::manifest::Manifest;
-use crate::region::Region;
+use crate::region::{Buffer, Region};
 use crate::weights::{self, Form, Weight, WeightId};
 use crate::wire::Reader;
 use std::ops::Range;
@@ -56,16 +56,46 @@ impl Pack {
         Ok(Pack { manifest, weights, chunks, front: front.into(), header })
     }
 
-    /// The pack that fills a complete `region`, such as a mapped file. Errors: as [`Pack::parse`];
-    /// [`ErrorKind::Truncated`] where the region has another length than the header tells.
+    /// The pack whose memory a complete `region` is, such as a mapped file. Errors: as [`Pack::of_file`]; an entropy-coded
+    /// pack, whose memory is not its file ([`Pack::open`] takes both).
     pub fn from_complete(region: &Region) -> Result<Pack, PackError> {
-        let all = region.wait(0..region.len() as u64, None)?;
+        let pack = Pack::of_file(region)?;
+        if pack.header.is_coded() {
+            let text = "an entropy-coded pack cannot be read in place";
+            return Err(PackError::new(ErrorKind::Invalid, text));
+        }
+        Ok(pack)
+    }
+
+    /// The pack in the file `bytes`, coded or not, and its region: a copy, or where it is coded, memory that chunks are
+    /// decoded into when they are waited for. Errors: as [`Pack::of_file`]. Cost: a copy.
+    pub fn open(bytes: &[u8]) -> Result<(Pack, Region), PackError> {
+        let file = Region::complete(Buffer::copy_of(bytes)?);
+        let pack = Pack::of_file(&file)?;
+        if !pack.header.is_coded() {
+            return Ok((pack, file));
+        }
+        let memory = Buffer::zeroed(pack.memory_len()?)?;
+        let region = Region::decoding(memory, file, pack.chunks.clone())?;
+        Ok((pack, region))
+    }
+
+    /// The pack in a whole file. The region's offsets are the file's: those of memory only where nothing is coded.
+    /// Errors: as [`Pack::parse`]; [`ErrorKind::Truncated`] where the region has another length than the header tells.
+    pub fn of_file(file: &Region) -> Result<Pack, PackError> {
+        let all = file.wait(0..file.len() as u64, None)?;
         let header = Header::parse(all)?;
         if header.file_len != all.len() as u64 {
             let text = format!("the header tells {} bytes, found {}", header.file_len, all.len());
             return Err(PackError::new(ErrorKind::Truncated, text));
         }
         Pack::parse(all)
+    }
+
+    /// Bytes of memory that the pack takes. Errors: more than there are addresses.
+    pub fn memory_len(&self) -> Result<usize, PackError> {
+        usize::try_from(self.header.memory_len)
+            .map_err(|_| PackError::new(ErrorKind::Invalid, "a pack larger than the address space"))
     }
 
     /// The file's first `front_len` bytes: header, chunk table, and every section that a plan is built from.
@@ -112,7 +142,7 @@ impl Pack {
         })
     }
 
-    /// A weight's bytes as a range of the file.
+    /// A weight's bytes as a range of memory.
     pub fn weight_range(&self, id: WeightId) -> Result<Range<u64>, PackError> {
         let weight = self.weight(id)?;
         let range = weight.range()?;
@@ -134,14 +164,14 @@ impl Pack {
         plans.map(|s| slice(&self.front, &s.range()))
     }
 
-    /// The portable graph's section as a range of the file, where the pack holds one.
+    /// The portable graph's section as a range of memory, where the pack holds one.
     /// `portable::PortableGraph::decode` reads it.
     #[must_use]
     pub fn portable_range(&self) -> Option<Range<u64>> {
         self.header.section(SectionKind::Portable).map(Section::range)
     }
 
-    /// An asset's bytes as a range of the file. Errors: no such asset.
+    /// An asset's bytes as a range of memory. Errors: no such asset.
     pub fn asset_range(&self, name: &str) -> Result<Range<u64>, PackError> {
         let asset = self.manifest.assets.get(name);
         let asset = asset.ok_or_else(|| PackError::new(ErrorKind::Invalid, format!("no asset {name:?}")))?;
@@ -155,14 +185,34 @@ impl Pack {
         blake3::Hash::from_bytes(self.header.digest).to_hex().to_string()
     }
 
-    /// Hashes every chunk in `region`. Errors: the first chunk whose bytes differ, by number and place.
-    /// Cost: one BLAKE3 pass over the file, waiting for what is missing.
+    /// Hashes every chunk in `region`, and has coded ones decoded. Errors: the first chunk whose bytes differ or that cannot
+    /// be decoded, by number and place. Cost: one BLAKE3 pass over the file, waiting for what is missing.
+    ///
+    /// The hash of a coded chunk is that of what the file has for it. A region that was not made over a file does not
+    /// have this any more: it was hashed when it was delivered.
     pub fn verify_content(&self, region: &Region, deadline: Option<Instant>) -> Result<(), PackError> {
         for (index, chunk) in self.chunks.iter().enumerate() {
-            let range = chunk.offset..chunk.offset + chunk.len as u64;
-            chunk.check(index, region.wait(range, deadline)?)?;
+            let stored = region.stored(chunk).transpose()?;
+            if let Some(stored) = stored {
+                chunk.check(index, stored)?;
+            }
+            let decoded = region.wait(chunk.range(), deadline)?;
+            if stored.is_none() && !chunk.is_coded() {
+                chunk.check(index, decoded)?;
+            }
         }
         Ok(())
+    }
+
+    /// BLAKE3 of the front and of every chunk behind it as they are in memory: what tells a decoded copy of a coded pack
+    /// from a damaged one. Errors: bytes that do not come. Cost: one BLAKE3 pass over the memory.
+    pub fn memory_hash(&self, region: &Region) -> Result<[u8; 32], PackError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.front);
+        for chunk in self.chunks.iter().filter(|chunk| chunk.offset >= self.header.front_len) {
+            hasher.update(region.wait(chunk.range(), None)?);
+        }
+        Ok(*hasher.finalize().as_bytes())
     }
 }
 
@@ -174,7 +224,7 @@ fn slice<'a>(bytes: &'a [u8], range: &Range<u64>) -> &'a [u8] {
 
 fn check_chunks(chunks: &[Chunk], section: &Section, front: &[u8]) -> Result<(), PackError> {
     for (chunk, index) in chunks.iter().zip(section.chunks.clone()) {
-        let bytes = slice(front, &(chunk.offset..chunk.offset + chunk.len as u64));
+        let bytes = slice(front, &chunk.stored());
         chunk.check(index, bytes).map_err(|e| e.within(format_args!("section {}", section.kind.name())))?;
     }
     Ok(())

@@ -1,13 +1,17 @@
 //! Header, section table and chunk table: the first bytes of a pack, from which every other read follows.
 //! The layout, byte by byte, is in docs/format.md.
 
+use crate::entropy;
 use crate::error::{ErrorKind, PackError};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The first eight bytes. Line ends and the high bit reveal a transfer that mangled the file.
 pub const MAGIC: [u8; 8] = *b"\x89GLOW\r\n\x1a";
-/// The format version this build writes and reads.
+/// The format version of packs without coded sections. This build reads it and [`CODED_VERSION`].
 pub const FORMAT_VERSION: u16 = 1;
+/// The format version of packs with a coded section: readers of version 1 alone refuse it by its number.
+pub const CODED_VERSION: u16 = 2;
 /// Sections are cut into chunks of this many bytes; the last of a section may be shorter.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Sections and blobs start at multiples of this: what the widest kernels read aligned.
@@ -62,6 +66,12 @@ impl SectionKind {
         Self::ALL.into_iter().find(|k| *k as u32 == code)
     }
 
+    /// Whether its chunks may be entropy-coded: what is large and not needed before a plan is built.
+    #[must_use]
+    pub const fn may_be_coded(self) -> bool {
+        matches!(self, SectionKind::Blobs | SectionKind::Embeddings | SectionKind::Portable)
+    }
+
     /// Whether the first read has to cover it: without it no plan can be built.
     #[must_use]
     pub const fn is_front(self) -> bool {
@@ -70,14 +80,21 @@ impl SectionKind {
 }
 
 /// One row of the section table.
+///
+/// A section has two places: in the file, and in memory once it is decoded. Memory is laid out as the file would be
+/// if nothing were coded, so the two are one where nothing before the section's end is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
     /// What it holds.
     pub kind: SectionKind,
-    /// Where it starts in the file.
+    /// Where it starts in memory.
     pub offset: u64,
-    /// Its length in the file.
+    /// Its length in memory.
     pub len: u64,
+    /// Its bytes in the file.
+    pub stored: Range<u64>,
+    /// Whether chunks of it are entropy-coded.
+    pub coded: bool,
     /// Its chunks, as indices into the chunk table.
     pub chunks: Range<usize>,
     /// BLAKE3 over the hashes of its chunks, in order.
@@ -85,7 +102,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// Its bytes as a range of the file.
+    /// Its bytes as a range of memory.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.len
@@ -104,23 +121,39 @@ pub struct Signature {
 /// One row of the chunk table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Where it starts in the file.
+    /// Where it starts in memory.
     pub offset: u64,
-    /// Its length.
+    /// Its length in memory.
     pub len: usize,
-    /// BLAKE3 of its bytes.
+    /// Where it starts in the file.
+    pub stored_offset: u64,
+    /// Its length in the file: less than in memory where it is coded.
+    pub stored_len: usize,
+    /// BLAKE3 of its bytes in the file.
     pub hash: [u8; 32],
 }
 
 impl Chunk {
-    /// Its bytes as a range of the file.
+    /// Its bytes as a range of memory.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.len as u64
     }
 
-    /// Whether `bytes` are this chunk's, which is number `index` of its table. Errors: another hash, with the
-    /// first digits of the one found and the one wanted. Cost: one BLAKE3 pass.
+    /// Its bytes as a range of the file.
+    #[must_use]
+    pub fn stored(&self) -> Range<u64> {
+        self.stored_offset..self.stored_offset + self.stored_len as u64
+    }
+
+    /// Whether it is entropy-coded.
+    #[must_use]
+    pub fn is_coded(&self) -> bool {
+        self.stored_len != self.len
+    }
+
+    /// Whether `bytes` are what the file has for this chunk, which is number `index` of its table. Errors: another hash,
+    /// with the first digits of the one found and the one wanted. Cost: one BLAKE3 pass.
     pub fn check(&self, index: usize, bytes: &[u8]) -> Result<(), PackError> {
         let found = blake3::hash(bytes);
         if found == self.hash {
@@ -128,7 +161,7 @@ impl Chunk {
         }
         let digits = |hash: blake3::Hash| hash.to_hex()[..16].to_owned();
         let (found, wanted) = (digits(found), digits(self.hash.into()));
-        let Range { start, end } = self.range();
+        let Range { start, end } = self.stored();
         Err(PackError::corrupt(format!(
             "chunk {index} (bytes {start} to {end}): its hash is {found}.., the chunk table wants {wanted}.."
         )))
@@ -140,6 +173,8 @@ impl Chunk {
 pub struct Header {
     /// Bytes of the whole file.
     pub file_len: u64,
+    /// Bytes of memory that it takes: as many as the file would have if nothing were coded.
+    pub memory_len: u64,
     /// Bytes from the start that hold everything a plan is built from.
     pub front_len: u64,
     /// Bytes of this header.
@@ -180,8 +215,8 @@ impl Header {
     /// The header at the start of `bytes`, which may be longer.
     ///
     /// Checked: magic, version, reserved bytes 0, kinds known and in order, offsets gapless but for
-    /// alignment, lengths summing to the file's, chunk counts, `front_len`. Errors: not a pack; another
-    /// version; [`ErrorKind::Truncated`] where `bytes` end too early; anything that contradicts itself.
+    /// alignment, lengths summing to the file's, chunk counts, lengths of coded sections, `front_len`. Errors: not a
+    /// pack; another version; [`ErrorKind::Truncated`] where `bytes` end too early; anything that contradicts itself.
     /// Allocates at most 4096 section rows.
     pub fn parse(bytes: &[u8]) -> Result<Header, PackError> {
         let fixed = fixed_part(bytes)?;
@@ -189,12 +224,17 @@ impl Header {
             .get(..fixed.header_len)
             .ok_or_else(|| too_short("header", fixed.header_len, bytes.len()))?;
         let sections = section_table(bytes, &fixed)?;
+        if (fixed.version == CODED_VERSION) != sections.iter().any(|s| s.coded) {
+            let text = format!("header: version {CODED_VERSION}, and no section is coded");
+            return Err(PackError::corrupt(text));
+        }
         let signature = fixed.signed.then(|| {
             let at = FIXED_BYTES + fixed.section_count * SECTION_BYTES;
             Signature { public_key: array_at(bytes, at), signature: array_at(bytes, at + 32) }
         });
         let header = Header {
             file_len: fixed.file_len,
+            memory_len: sections.last().map_or(fixed.file_len, |s| s.range().end),
             front_len: fixed.front_len,
             header_len: fixed.header_len,
             sections,
@@ -223,6 +263,12 @@ impl Header {
         self.sections.iter().find(|s| s.kind == kind)
     }
 
+    /// Whether any section is entropy-coded: then the file's offsets are not those of memory.
+    #[must_use]
+    pub fn is_coded(&self) -> bool {
+        self.sections.iter().any(|s| s.coded)
+    }
+
     /// `front_len` is where the last front section ends, or the chunk table where there is none.
     fn check_front(&self) -> Result<(), PackError> {
         let front = self.sections.iter().filter(|s| s.kind.is_front()).map(|s| s.range().end).max();
@@ -236,7 +282,7 @@ impl Header {
         Ok(())
     }
 
-    /// The chunk table in `front`, the first bytes of the file. Checked: every chunk's length against its
+    /// The chunk table in `front`, the first bytes of the file. Checked: every chunk's lengths against its
     /// section's, every section's hash against its chunks'.
     pub fn parse_chunks(&self, front: &[u8]) -> Result<Vec<Chunk>, PackError> {
         let range = self.chunk_table();
@@ -245,28 +291,27 @@ impl Header {
         let mut chunks = Vec::with_capacity(self.chunk_total());
         for section in &self.sections {
             let mut hasher = blake3::Hasher::new();
+            let mut stored_offset = section.stored.start;
             for (i, index) in section.chunks.clone().enumerate() {
                 let start = i as u64 * CHUNK_BYTES as u64;
                 let wanted = (section.len - start).min(CHUNK_BYTES as u64);
                 let entry = &table[index * CHUNK_ENTRY_BYTES..][..CHUNK_ENTRY_BYTES];
                 let (stored, decoded) = (u64::from(u32_at(entry, 32)), u64::from(u32_at(entry, 36)));
-                if stored != decoded {
-                    return Err(PackError::new(
-                        ErrorKind::Unsupported,
-                        format!(
-                            "chunk {index} is compressed ({stored} bytes for {decoded}), which this version does not read"
-                        ),
-                    ));
-                }
-                if stored != wanted {
-                    return Err(PackError::corrupt(format!(
-                        "chunk {index}: {stored} bytes, expected {wanted}"
-                    )));
-                }
+                check_lengths(stored, decoded, wanted, section.coded)
+                    .map_err(|e| e.within(format_args!("chunk {index}")))?;
                 let hash = array_at(entry, 0);
                 hasher.update(&hash);
-                let len = usize::try_from(wanted).map_err(|_| PackError::corrupt("chunk length"))?;
-                chunks.push(Chunk { offset: section.offset + start, len, hash });
+                let len = |n| usize::try_from(n).map_err(|_| PackError::corrupt("chunk length"));
+                let (len, stored_len) = (len(wanted)?, len(stored)?);
+                chunks.push(Chunk { offset: section.offset + start, len, stored_offset, stored_len, hash });
+                stored_offset += stored;
+            }
+            if stored_offset != section.stored.end {
+                return Err(PackError::corrupt(format!(
+                    "chunk table: the chunks of section {} end at {stored_offset}, the section at {}",
+                    section.kind.name(),
+                    section.stored.end
+                )));
             }
             if hasher.finalize() != section.hash {
                 return Err(PackError::corrupt(format!(
@@ -279,39 +324,44 @@ impl Header {
     }
 
     /// The bytes of a header and chunk table over sections laid out one after the other.
-    pub(crate) fn encode(sections: &[(SectionKind, &[u8])]) -> Result<(Header, Vec<u8>), PackError> {
+    pub(crate) fn encode(sections: &[Body<'_>]) -> Result<(Header, Vec<u8>), PackError> {
         let header_len = FIXED_BYTES + sections.len() * SECTION_BYTES;
-        let total = sections.iter().map(|(_, b)| chunk_count(b.len() as u64)).sum::<u64>();
+        let total = sections.iter().map(|body| body.chunks.len() as u64).sum::<u64>();
         let overflow = || PackError::new(ErrorKind::Invalid, "the pack is too large");
         let mut at = header_len as u64 + total * CHUNK_ENTRY_BYTES as u64;
         let (mut front_len, mut table, mut chunk_table) = (at, Vec::new(), Vec::new());
-        for (kind, body) in sections {
+        for Body { kind, len, chunks } in sections {
             let mut hasher = blake3::Hasher::new();
-            for chunk in body.chunks(CHUNK_BYTES) {
+            for (chunk, start) in chunks.iter().zip((0..).step_by(CHUNK_BYTES)) {
                 let hash = blake3::hash(chunk);
                 hasher.update(hash.as_bytes());
                 chunk_table.extend_from_slice(hash.as_bytes());
-                let len = u32::try_from(chunk.len()).map_err(|_| overflow())?;
-                chunk_table.extend_from_slice(&len.to_le_bytes());
-                chunk_table.extend_from_slice(&len.to_le_bytes());
+                for len in [chunk.len(), (len - start).min(CHUNK_BYTES)] {
+                    chunk_table.extend_from_slice(&u32::try_from(len).map_err(|_| overflow())?.to_le_bytes());
+                }
             }
-            let offset = align_up(at).ok_or_else(overflow)?;
+            let (offset, stored_len) = (align_up(at).ok_or_else(overflow)?, stored_len(chunks));
+            let coded = stored_len != *len;
+            let count = u32::try_from(chunks.len()).map_err(|_| overflow())?;
+            let last = len - chunks.len().saturating_sub(1) * CHUNK_BYTES;
+            let last = if coded { u32::try_from(last).map_err(|_| overflow())? } else { 0 };
             table.extend_from_slice(&(*kind as u32).to_le_bytes());
-            table.extend_from_slice(&0u32.to_le_bytes());
+            table.extend_from_slice(&u32::from(coded).to_le_bytes());
             table.extend_from_slice(&offset.to_le_bytes());
-            table.extend_from_slice(&(body.len() as u64).to_le_bytes());
-            let chunks = u32::try_from(chunk_count(body.len() as u64)).map_err(|_| overflow())?;
-            table.extend_from_slice(&chunks.to_le_bytes());
-            table.extend_from_slice(&0u32.to_le_bytes());
+            table.extend_from_slice(&(stored_len as u64).to_le_bytes());
+            table.extend_from_slice(&count.to_le_bytes());
+            table.extend_from_slice(&last.to_le_bytes());
             table.extend_from_slice(hasher.finalize().as_bytes());
-            at = offset + body.len() as u64;
+            at = offset + stored_len as u64;
             if kind.is_front() {
                 front_len = at;
             }
         }
+        let coded = sections.iter().any(|body| stored_len(&body.chunks) != body.len);
+        let version = if coded { CODED_VERSION } else { FORMAT_VERSION };
         let mut bytes = Vec::with_capacity(header_len + chunk_table.len());
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&0u16.to_le_bytes());
         bytes.extend_from_slice(&u32::try_from(sections.len()).map_err(|_| overflow())?.to_le_bytes());
         bytes.extend_from_slice(&at.to_le_bytes());
@@ -323,8 +373,44 @@ impl Header {
     }
 }
 
+/// A section as it is to be written.
+pub(crate) struct Body<'a> {
+    pub(crate) kind: SectionKind,
+    /// Its length in memory.
+    len: usize,
+    /// What the file has for each chunk: a shorter one is coded.
+    pub(crate) chunks: Vec<Cow<'a, [u8]>>,
+}
+
+impl<'a> Body<'a> {
+    /// A section as it is, or where `entropy` says so and its kind allows it, with those chunks coded that get shorter.
+    pub(crate) fn new(kind: SectionKind, bytes: &'a [u8], entropy: bool) -> Body<'a> {
+        let coded = |chunk| if entropy && kind.may_be_coded() { entropy::encode(chunk) } else { None };
+        let chunk = |chunk| coded(chunk).map_or(Cow::Borrowed(chunk), Cow::Owned);
+        Body { kind, len: bytes.len(), chunks: bytes.chunks(CHUNK_BYTES).map(chunk).collect() }
+    }
+}
+
+fn stored_len(chunks: &[Cow<'_, [u8]>]) -> usize {
+    chunks.iter().map(|chunk| chunk.len()).sum()
+}
+
+/// Whether a chunk of `wanted` bytes may say that it has so many in the file, and so many in memory.
+fn check_lengths(stored: u64, decoded: u64, wanted: u64, coded: bool) -> Result<(), PackError> {
+    if decoded != wanted {
+        return Err(PackError::corrupt(format!("{decoded} bytes, expected {wanted}")));
+    }
+    let shortest = if coded { decoded.div_ceil(entropy::MAX_RATIO) } else { decoded };
+    if !(shortest..=decoded).contains(&stored) {
+        let text = format!("{stored} stored bytes for {decoded}, expected {shortest} to {decoded}");
+        return Err(PackError::corrupt(text));
+    }
+    Ok(())
+}
+
 /// The first 40 bytes.
 struct Fixed {
+    version: u16,
     header_len: usize,
     section_count: usize,
     signed: bool,
@@ -346,10 +432,11 @@ fn fixed_part(bytes: &[u8]) -> Result<Fixed, PackError> {
         return Err(too_short("header", FIXED_BYTES, bytes.len()));
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if version != FORMAT_VERSION {
+    if !(FORMAT_VERSION..=CODED_VERSION).contains(&version) {
         let mend = if version < FORMAT_VERSION { "pack the model again" } else { "use a newer build" };
-        let text =
-            format!("pack format version {version}, this build reads version {FORMAT_VERSION}: {mend}");
+        let text = format!(
+            "pack format version {version}, this build reads versions {FORMAT_VERSION} and {CODED_VERSION}: {mend}"
+        );
         return Err(PackError::new(ErrorKind::Unsupported, text));
     }
     let flags = u16::from_le_bytes([bytes[10], bytes[11]]);
@@ -366,7 +453,8 @@ fn fixed_part(bytes: &[u8]) -> Result<Fixed, PackError> {
         )));
     }
     let header_len = FIXED_BYTES + section_count * SECTION_BYTES + usize::from(signed) * SIGNATURE_BYTES;
-    Ok(Fixed { header_len, section_count, signed, file_len: u64_at(bytes, 16), front_len: u64_at(bytes, 24) })
+    let (file_len, front_len) = (u64_at(bytes, 16), u64_at(bytes, 24));
+    Ok(Fixed { version, header_len, section_count, signed, file_len, front_len })
 }
 
 /// The section table. Offsets are redundant on purpose: each must be the aligned end of the one before,
@@ -375,6 +463,7 @@ fn section_table(bytes: &[u8], fixed: &Fixed) -> Result<Vec<Section>, PackError>
     let rows = |i: usize| &bytes[FIXED_BYTES + i * SECTION_BYTES..][..SECTION_BYTES];
     let chunk_total: u64 = (0..fixed.section_count).map(|i| u64::from(u32_at(rows(i), 24))).sum();
     let mut end = fixed.header_len as u64 + chunk_total * CHUNK_ENTRY_BYTES as u64;
+    let mut memory_end = end;
     let (mut first_chunk, mut previous) = (0usize, None);
     let mut sections = Vec::with_capacity(fixed.section_count);
     for i in 0..fixed.section_count {
@@ -394,17 +483,26 @@ fn section_table(bytes: &[u8], fixed: &Fixed) -> Result<Vec<Section>, PackError>
         if offset != wanted {
             return Err(bad(format!("offset {offset}, expected {wanted}")));
         }
-        if u64::from(chunks) != chunk_count(len) {
-            return Err(bad(format!("{chunks} chunks for {len} bytes, expected {}", chunk_count(len))));
-        }
-        if u32_at(row, 4) != 0 || u32_at(row, 28) != 0 {
+        let (coding, last) = (u32_at(row, 4), u32_at(row, 28));
+        let coded = coding == 1 && fixed.version == CODED_VERSION && kind.may_be_coded();
+        if !coded && (coding != 0 || last != 0) {
             return Err(bad("unknown coding or reserved bytes not 0".into()));
         }
-        end = offset.checked_add(len).ok_or_else(|| bad(format!("length {len} overflows")))?;
+        let decoded_len =
+            if coded { coded_len(len, chunks, last).map_err(|e| bad(e.to_string()))? } else { len };
+        if u64::from(chunks) != chunk_count(decoded_len) {
+            let wanted = chunk_count(decoded_len);
+            return Err(bad(format!("{chunks} chunks for {decoded_len} bytes, expected {wanted}")));
+        }
+        let overflows = || bad(format!("length {len} overflows"));
+        end = offset.checked_add(len).ok_or_else(overflows)?;
+        let memory_offset = align_up(memory_end).ok_or_else(overflows)?;
+        memory_end = memory_offset.checked_add(decoded_len).ok_or_else(overflows)?;
         let chunks =
             first_chunk..first_chunk + usize::try_from(chunks).map_err(|_| bad("too many chunks".into()))?;
         first_chunk = chunks.end;
-        sections.push(Section { kind, offset, len, chunks, hash: array_at(row, 32) });
+        let (stored, hash) = (offset..end, array_at(row, 32));
+        sections.push(Section { kind, offset: memory_offset, len: decoded_len, stored, coded, chunks, hash });
     }
     if end != fixed.file_len {
         return Err(PackError::corrupt(format!(
@@ -413,4 +511,19 @@ fn section_table(bytes: &[u8], fixed: &Fixed) -> Result<Vec<Section>, PackError>
         )));
     }
     Ok(sections)
+}
+
+/// The length in memory of a coded section of `len` bytes in the file, whose last chunk has `last` bytes in memory. That it
+/// is at most eight times as long bounds what a small file can ask for.
+fn coded_len(len: u64, chunks: u32, last: u32) -> Result<u64, PackError> {
+    let bad = |text: String| Err(PackError::corrupt(text));
+    let Some(before) = chunks.checked_sub(1) else { return bad("coded, and without chunks".into()) };
+    if last == 0 || last as usize > CHUNK_BYTES {
+        return bad(format!("its last chunk has {last} bytes, expected 1 to {CHUNK_BYTES}"));
+    }
+    let decoded = u64::from(before) * CHUNK_BYTES as u64 + u64::from(last);
+    if len >= decoded || len < decoded.div_ceil(entropy::MAX_RATIO) {
+        return bad(format!("{len} coded bytes for {decoded}, expected fewer, and not less than an eighth"));
+    }
+    Ok(decoded)
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`Dtype`] and [`Tensor`] are what models take and give; [`manifest`] is what a pack says
 //! about itself; [`header`], [`weights`], [`encoding`], [`plan`] and [`portable`] are its structure; [`Pack`] reads and checks all of
-//! it, [`PackBuilder`] writes it; a [`Region`] holds its bytes while they arrive. [`wire`] is the byte codec.
+//! it, [`PackBuilder`] writes it; a [`Region`] holds its bytes while they arrive. [`wire`] is the byte codec, [`entropy`] that
+//! of chunks in fewer bits.
 //!
 //! This crate knows no tract, no AWS, no async and no files. Everything it reads is hostile until checked:
 //! a bad pack gets a [`PackError`], never a panic, an out-of-bounds read or an allocation that its own
@@ -18,6 +19,7 @@ pub mod wire;
 
 mod build;
 pub mod encoding;
+pub mod entropy;
 mod file;
 pub mod header;
 pub mod plan;

@@ -3,7 +3,11 @@
 //! The store makes it (over a mapped file, or over a buffer that a transfer fills) and delivers chunks;
 //! the engine waits for ranges and reads them. The two never meet otherwise: bytes can only be waited for
 //! once their chunk's hash held, and they never change after that.
+//!
+//! Entropy-coded chunks are decoded on their way in: as they are delivered, or, where the file lies on this machine, by
+//! whoever waits for them first.
 
+use crate::entropy;
 use crate::error::{ErrorKind, PackError};
 use crate::header::Chunk;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -105,9 +109,11 @@ const WANTED: u8 = 1;
 const WRITING: u8 = 2;
 const VERIFIED: u8 = 3;
 
-/// The bytes of one pack, addressed by their offset in the file.
+/// The bytes of one pack, addressed by their offset in memory: that in the file, where nothing is entropy-coded.
 pub struct Region {
     memory: Box<dyn Memory>,
+    /// The file, where chunks are decoded from one on this machine.
+    file: Option<Box<Region>>,
     /// Empty where all bytes have been there from the start.
     chunks: Vec<Chunk>,
     states: Vec<AtomicU8>,
@@ -145,9 +151,20 @@ impl Region {
         Ok(Region::new(Box::new(memory), chunks))
     }
 
+    /// A region whose `chunks` are brought from `file`, which is complete: each when it is waited for first, by the thread
+    /// that does, or by [`Region::bring`] before. What comes from such a file is not hashed.
+    ///
+    /// Errors: as [`Region::pending`]; a chunk outside of the file.
+    pub fn decoding(memory: impl Memory, file: Region, chunks: Vec<Chunk>) -> Result<Region, PackError> {
+        for (index, chunk) in chunks.iter().enumerate() {
+            file.wait(chunk.stored(), None).map_err(|e| e.within(format_args!("chunk {index}")))?;
+        }
+        Ok(Region { file: Some(Box::new(file)), ..Region::pending(memory, chunks)? })
+    }
+
     fn new(memory: Box<dyn Memory>, chunks: Vec<Chunk>) -> Region {
         let states = chunks.iter().map(|_| AtomicU8::new(MISSING)).collect();
-        Region { memory, chunks, states, stopped: Mutex::new(None), arrived: Condvar::new() }
+        Region { memory, file: None, chunks, states, stopped: Mutex::new(None), arrived: Condvar::new() }
     }
 
     /// Bytes in all.
@@ -168,48 +185,77 @@ impl Region {
         self.states.iter().all(|s| s.load(Ordering::Acquire) == VERIFIED)
     }
 
-    /// Hands over the bytes of chunk `index`: hashes them, copies them in and wakes who waits.
+    /// Hands over what the file has for chunk `index`: hashes it, copies or decodes it into place and wakes who waits.
     /// A chunk that is already there is left alone. Errors: no such chunk, another length, another hash
-    /// ([`ErrorKind::Corrupt`]; nothing is written then, and the right bytes may still be delivered).
-    #[allow(unsafe_code, reason = "writes into memory that readers hold no reference to yet")]
+    /// ([`ErrorKind::Corrupt`]; nothing is written then, and the right bytes may still be delivered); a chunk that cannot be
+    /// decoded.
     pub fn deliver(&self, index: usize, bytes: &[u8]) -> Result<(), PackError> {
-        let chunk = self.chunks.get(index).ok_or_else(|| {
-            PackError::new(ErrorKind::Invalid, format!("chunk {index} of a region of {}", self.chunks.len()))
-        })?;
-        if bytes.len() != chunk.len {
+        let chunk = self.chunk(index)?;
+        if bytes.len() != chunk.stored_len {
             return Err(PackError::corrupt(format!(
                 "chunk {index}: {} bytes, expected {}",
                 bytes.len(),
-                chunk.len
+                chunk.stored_len
             )));
         }
         chunk.check(index, bytes)?;
+        if self.claim(index) { self.fill(index, chunk, bytes) } else { Ok(()) }
+    }
+
+    /// Decodes chunk `index` from the file that the region was made over, unless it is there or another thread is at it. Of
+    /// no effect on other regions. Errors: no such chunk; a chunk that cannot be decoded, which whoever waits for it is told
+    /// too.
+    pub fn bring(&self, index: usize) -> Result<(), PackError> {
+        let chunk = self.chunk(index)?;
+        match &self.file {
+            Some(file) if self.claim(index) => self.fill(index, chunk, file.wait(chunk.stored(), None)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the file has for `chunk`, where the region was made over one.
+    pub(crate) fn stored(&self, chunk: &Chunk) -> Option<Result<&[u8], PackError>> {
+        self.file.as_ref().map(|file| file.wait(chunk.stored(), None))
+    }
+
+    fn chunk(&self, index: usize) -> Result<&Chunk, PackError> {
+        self.chunks.get(index).ok_or_else(|| {
+            PackError::new(ErrorKind::Invalid, format!("chunk {index} of a region of {}", self.chunks.len()))
+        })
+    }
+
+    /// Turns a missing chunk into one that this thread is writing. False where it is there, or another thread's.
+    fn claim(&self, index: usize) -> bool {
         let state = &self.states[index];
         let claim =
             |from| state.compare_exchange(from, WRITING, Ordering::Acquire, Ordering::Acquire).is_ok();
         // Missing chunks become wanted at any time, wanted ones never missing again: in this order none slips by.
-        if !claim(MISSING) && !claim(WANTED) {
-            return Ok(());
-        }
+        claim(MISSING) || claim(WANTED)
+    }
+
+    /// Writes a chunk that this thread has claimed, from what the file has for it, and wakes who waits. A chunk that cannot
+    /// be decoded is missing again.
+    #[allow(unsafe_code, reason = "writes into memory that readers hold no reference to yet")]
+    fn fill(&self, index: usize, chunk: &Chunk, stored: &[u8]) -> Result<(), PackError> {
         let start = usize::try_from(chunk.offset).map_err(|_| PackError::corrupt("chunk offset"))?;
         // SAFETY: `pending` checked that the chunk lies inside the memory and overlaps no other, and the
-        // memory's contract makes it valid for writes. This thread alone turned the state to WRITING, and
-        // `wait` gives out references only to VERIFIED chunks, so nobody reads or writes these bytes now.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                bytes.as_ptr(),
-                self.memory.base().as_ptr().add(start),
-                bytes.len(),
-            );
-        }
-        state.store(VERIFIED, Ordering::Release);
+        // memory's contract makes it initialised and valid for writes. This thread alone turned the state to WRITING,
+        // and `wait` gives out references only to VERIFIED chunks, so nobody else reads or writes these bytes now.
+        let to = unsafe { std::slice::from_raw_parts_mut(self.memory.base().as_ptr().add(start), chunk.len) };
+        let filled = if chunk.is_coded() {
+            entropy::decode(stored, to).map_err(|e| e.within(format_args!("chunk {index}")))
+        } else {
+            to.copy_from_slice(stored);
+            Ok(())
+        };
+        self.states[index].store(if filled.is_ok() { VERIFIED } else { WANTED }, Ordering::Release);
         // The lock orders this store before any check that a waiter makes under it: no wake-up is lost.
         drop(self.lock());
         self.arrived.notify_all();
-        Ok(())
+        filled
     }
 
-    /// Marks the missing chunks of `range` of the file as wanted, so that the transfer brings them next. Never
+    /// Marks the missing chunks of `range` as wanted, so that the transfer brings them next. Never
     /// waits and needs no thanks: what lies outside of the region is passed over. For who needs several ranges
     /// and would otherwise tell of each only when it waits for it.
     pub fn want(&self, range: &Range<u64>) {
@@ -238,9 +284,10 @@ impl Region {
         self.fail(PackError::new(ErrorKind::Cancelled, "the load was cancelled"));
     }
 
-    /// The bytes `range` of the file, waiting until their chunks have been verified or `deadline` passes.
-    /// Errors: a range outside of the region or of its chunks; [`ErrorKind::Timeout`]; whatever the
-    /// transfer failed with. Cost: one atomic load per chunk where the bytes are there.
+    /// The bytes `range`, waiting until their chunks have been verified or `deadline` passes; chunks of a file on this
+    /// machine are decoded by the caller instead. Errors: a range outside of the region or of its chunks;
+    /// [`ErrorKind::Timeout`]; whatever the transfer failed with; a chunk that cannot be decoded. Cost: one atomic load per
+    /// chunk where the bytes are there.
     pub fn wait(&self, range: Range<u64>, deadline: Option<Instant>) -> Result<&[u8], PackError> {
         let (start, end) = match (usize::try_from(range.start), usize::try_from(range.end)) {
             (Ok(start), Ok(end)) if start <= end && end <= self.len() => (start, end),
@@ -295,6 +342,11 @@ impl Region {
             if self.is_there(index) {
                 return Ok(());
             }
+            if let Some(file) = self.file.as_ref().filter(|_| self.claim(index)) {
+                drop(stopped);
+                let chunk = &self.chunks[index];
+                return self.fill(index, chunk, file.wait(chunk.stored(), None)?);
+            }
             if let Some(error) = &*stopped {
                 return Err(error.clone());
             }
@@ -334,7 +386,13 @@ mod tests {
     /// Two chunks of 4 bytes with a hole of 2 between them.
     fn region() -> (Region, [[u8; 4]; 2]) {
         let bytes = [[1, 2, 3, 4], [5, 6, 7, 8]];
-        let chunk = |offset, i: usize| Chunk { offset, len: 4, hash: *blake3::hash(&bytes[i]).as_bytes() };
+        let chunk = |offset, i: usize| Chunk {
+            offset,
+            len: 4,
+            stored_offset: offset,
+            stored_len: 4,
+            hash: *blake3::hash(&bytes[i]).as_bytes(),
+        };
         let region = Region::pending(Buffer::zeroed(10).unwrap(), vec![chunk(0, 0), chunk(6, 1)]).unwrap();
         (region, bytes)
     }
@@ -415,7 +473,8 @@ mod tests {
 
     #[test]
     fn chunks_outside_of_the_memory_are_refused() {
-        let chunk = |offset, len| Chunk { offset, len, hash: [0; 32] };
+        let chunk =
+            |offset, len| Chunk { offset, len, stored_offset: offset, stored_len: len, hash: [0; 32] };
         for chunks in [vec![chunk(8, 4)], vec![chunk(u64::MAX, 4)], vec![chunk(0, 4), chunk(2, 4)]] {
             assert!(Region::pending(Buffer::zeroed(10).unwrap(), chunks).is_err());
         }

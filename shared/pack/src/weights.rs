@@ -294,7 +294,9 @@ pub(crate) fn validate(weights: &[Weight], header: &Header) -> Result<(), PackEr
 mod tests {
     use super::*;
     use crate::Pack;
+    use crate::build::lay_out;
     use crate::error::ErrorKind;
+    use crate::header::Body;
     use crate::manifest::{Manifest, ModelInfo};
     use crate::wire::Writer;
 
@@ -310,11 +312,7 @@ mod tests {
             (SectionKind::Weights, &*table),
             (SectionKind::Blobs, &*blobs),
         ];
-        let (_, mut file) = Header::encode(&sections).unwrap();
-        for (_, body) in sections {
-            file.resize(file.len().next_multiple_of(512), 0);
-            file.extend_from_slice(body);
-        }
+        let file = lay_out(&sections.map(|(kind, bytes)| Body::new(kind, bytes, false))).unwrap();
         Pack::parse(&file)
     }
 

@@ -14,6 +14,7 @@ mod blocked;
 mod calibrate;
 mod compress;
 mod encode;
+mod entropy;
 mod error;
 mod evaluate;
 mod fingerprint;
@@ -30,6 +31,7 @@ mod target;
 mod verify;
 
 pub use compress::{Accuracy, AccuracyReport, CompressionReport, Contract, DataReport, LayerReport, Point};
+pub use entropy::EntropyReport;
 pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
 pub use merge::merge;

@@ -8,7 +8,7 @@
 use crate::error::{ErrorKind, PackerError};
 use glowplug_pack::manifest::Provenance;
 use glowplug_pack::plan::{Fact, Kernel, Node, Op, Operand, PanelFormat, PlanGraph};
-use glowplug_pack::{Form, Manifest, Pack, PackBuilder, PackError, Weight, WeightId};
+use glowplug_pack::{Form, Manifest, Pack, PackBuilder, PackError, Region, Weight, WeightId};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -53,31 +53,34 @@ impl Source for PackBuilder {
 }
 
 /// A finished pack.
-struct File<'a> {
+struct File {
     pack: Pack,
-    bytes: &'a [u8],
+    region: Region,
 }
 
-impl File<'_> {
-    fn slice(&self, range: &Range<u64>) -> Result<&[u8], PackError> {
-        let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
-        let found = start.ok().zip(end.ok()).and_then(|(s, e)| self.bytes.get(s..e));
-        found.ok_or_else(|| PackError::corrupt(format!("bytes {range:?} of {}", self.bytes.len())))
+impl File {
+    fn open(bytes: &[u8]) -> Result<File, PackError> {
+        let (pack, region) = Pack::open(bytes)?;
+        Ok(File { pack, region })
+    }
+
+    fn slice(&self, range: Range<u64>) -> Result<&[u8], PackError> {
+        self.region.wait(range, None)
     }
 }
 
-impl Source for File<'_> {
+impl Source for File {
     fn get(&self, id: WeightId) -> Result<(&Weight, &[u8]), PackError> {
-        Ok((self.pack.weight(id)?, self.slice(&self.pack.weight_range(id)?)?))
+        Ok((self.pack.weight(id)?, self.slice(self.pack.weight_range(id)?)?))
     }
 }
 
-/// One pack with the plans of both, those of `other` tried first: packs of one model for different targets.
+/// One pack with the plans of both, those of `other` tried first: packs of one model for different targets. It is
+/// entropy-coded where `base` is.
 ///
 /// Errors: a file that is no pack; packs of other inputs or outputs. Cost: a copy of both.
 pub fn merge(base: &[u8], other: &[u8]) -> Result<Vec<u8>, PackerError> {
-    let file = |bytes| Ok::<_, PackError>(File { pack: Pack::parse(bytes)?, bytes });
-    let (base, other) = (file(base)?, file(other)?);
+    let (base, other) = (File::open(base)?, File::open(other)?);
     let (manifest, theirs) = (base.pack.manifest(), other.pack.manifest());
     if (&manifest.inputs, &manifest.outputs, &manifest.buckets)
         != (&theirs.inputs, &theirs.outputs, &theirs.buckets)
@@ -88,13 +91,14 @@ pub fn merge(base: &[u8], other: &[u8]) -> Result<Vec<u8>, PackerError> {
         ));
     }
     let mut builder = PackBuilder::new();
+    builder.entropy(base.pack.header().is_coded());
     // In the table's order, so that what else refers to weights may stay as it is.
     for (i, weight) in base.pack.weights().iter().enumerate() {
         let (_, bytes) = base.get(WeightId(u32::try_from(i).unwrap_or(u32::MAX)))?;
         builder.weight(&weight.name, weight.place, weight.form.clone(), bytes)?;
     }
     if let Some(range) = base.pack.portable_range() {
-        builder.portable(base.slice(&range)?.to_vec());
+        builder.portable(base.slice(range)?.to_vec());
     }
     let mut plans = Vec::new();
     let mut known = Known::default();
@@ -120,7 +124,7 @@ pub fn merge(base: &[u8], other: &[u8]) -> Result<Vec<u8>, PackerError> {
         }
     }
     for name in manifest.assets.keys() {
-        builder.asset(name, base.slice(&base.pack.asset_range(name)?)?.to_vec())?;
+        builder.asset(name, base.slice(base.pack.asset_range(name)?)?.to_vec())?;
     }
     Ok(builder.finish(with_provenance(manifest.clone(), &theirs.provenance))?)
 }

@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::blocked::block;
 use crate::compress::{CompressionReport, Contract};
 use crate::encode::encode;
+use crate::entropy::EntropyReport;
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::Dataset;
 use crate::import::{Imported, Port, import, output_axes};
@@ -67,6 +68,8 @@ pub struct PackOptions<'a> {
     pub calibration: Option<&'a Dataset>,
     /// What the pack has to keep.
     pub contract: Contract<'a>,
+    /// Whether chunks are entropy-coded where that makes them shorter; with [`Weights::Auto`] they are.
+    pub entropy: bool,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
     /// Is told of each stage as it begins, and what it is at.
@@ -106,6 +109,9 @@ pub struct Report {
     /// What compression cost, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<CompressionReport>,
+    /// What entropy coding did, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<EntropyReport>,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
@@ -160,6 +166,8 @@ impl WeightsReport {
 /// Cost: several times the model in memory; a second or so per 100 MB.
 pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {
     options.target.choose()?;
+    // Coarser steps save bytes by nothing else.
+    options.entropy |= options.weights == Weights::Auto;
     let pins = buckets(&options.inputs)?;
     (options.progress)(Stage::Import, "");
     let imported = |pins: &Vec<InputPin>| guard("import", || import(onnx_bytes, pins));
@@ -401,6 +409,7 @@ impl<'a, 'o> Writer<'a, 'o> {
 
     pub(crate) fn write(&self, errors: BTreeMap<String, f64>) -> Result<Written, PackerError> {
         let mut builder = PackBuilder::new();
+        builder.entropy(self.options.entropy);
         let mut plans: Vec<PlanGraph> = Vec::new();
         let mut known = Known::default();
         let encodings = self.quantizer.encodings();
@@ -522,6 +531,9 @@ impl<'a, 'o> Writer<'a, 'o> {
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         provenance.options.insert("weights".to_owned(), self.options.weights.to_string());
         provenance.options.extend(self.compression.iter().flat_map(CompressionReport::told));
+        if self.options.entropy {
+            provenance.options.insert("entropy".to_owned(), "true".to_owned());
+        }
         if !self.quantizer.kept().is_empty() {
             provenance.options.insert("weights kept".to_owned(), self.quantizer.kept().join("; "));
         }
@@ -541,6 +553,9 @@ impl Report {
         let pack = Pack::parse(bytes)?;
         (self.digest, self.pack_bytes, self.plans) = (pack.digest(), bytes.len(), pack.plans().count());
         self.max_relative_error.clone_from(&pack.manifest().provenance.max_relative_error);
+        if self.entropy.is_some() {
+            self.entropy = Some(EntropyReport::of(bytes)?);
+        }
         Ok(())
     }
 }
@@ -570,6 +585,7 @@ fn report(
         pack_bytes: bytes.len(),
         weights: weights.clone(),
         compression: file.compression.clone(),
+        entropy: file.options.entropy.then(|| EntropyReport::of(bytes)).transpose()?,
         max_relative_error,
         portable: portable.clone(),
         without_portable: file.portable.as_ref().err().map(ToString::to_string),

@@ -3,7 +3,7 @@
 use crate::error::{ErrorKind, PackerError};
 use crate::import::Port;
 use glowplug_engine::{BuildOptions, Plan, Plans};
-use glowplug_pack::{Buffer, Dtype, Pack, Region, Tensor, TensorData};
+use glowplug_pack::{Dtype, Pack, Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tract_core::internal::*;
@@ -113,8 +113,8 @@ fn compare(
 }
 
 pub(crate) fn load(pack_bytes: &[u8], path: &Path, inputs: &[Port]) -> Result<Arc<Plan>, PackerError> {
-    let region = Arc::new(Region::complete(Buffer::copy_of(pack_bytes)?));
-    let pack = Arc::new(Pack::from_complete(&region)?);
+    let (pack, region) = Pack::open(pack_bytes)?;
+    let (pack, region) = (Arc::new(pack), Arc::new(region));
     let shapes: Vec<_> = inputs.iter().map(Port::shape).collect();
     let options = BuildOptions { portable: matches!(path, Path::Portable), ..BuildOptions::default() };
     let plan = Plans::open(pack, region, &options).and_then(|plans| plans.at(&shapes));

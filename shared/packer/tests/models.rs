@@ -41,6 +41,7 @@ fn try_pack_in(
         weights,
         calibration: None,
         contract: Contract::default(),
+        entropy: false,
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
         progress: &mut |stage, _| {
             if stages.last() != Some(&stage) {

@@ -167,7 +167,7 @@ impl Predictor {
         // Encoded weights are expanded beside the pack, as soon as they are read.
         let expanded = opened.pack.expanded_bytes();
         if expanded > 0 {
-            let bytes = opened.pack.header().file_len.saturating_add(expanded);
+            let bytes = opened.pack.header().memory_len.saturating_add(expanded);
             self.admit(key, resolved)(bytes).map_err(|e| PredictError::store(resolved, &e))?;
         }
         let mut options = self.0.options.model.clone();

@@ -6,6 +6,9 @@
 //! that its digest is its name. Blobs are not hashed again unless that is asked for; nobody but this user can write into
 //! the folder.
 //!
+//! A file holds what the pack is in memory. For most that is the pack itself; an entropy-coded one is kept decoded, so that
+//! it is mapped as fast as any, with the hash of that at its end: the pack's own hashes are those of coded bytes.
+//!
 //! The cache is never in the way: what cannot be written is logged once, and from then on only read.
 
 use crate::error::StoreError;
@@ -14,7 +17,7 @@ use crate::map;
 use crate::model::{OpenedPack, Resolved};
 use crate::names::{Digest, ModelName, Version};
 use crate::packs::of_pack;
-use glowplug_pack::{Pack, Region};
+use glowplug_pack::{Header, Pack, PackError, Region};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -80,9 +83,9 @@ impl PackCache {
             Ok((pack, region)) => {
                 // Only the order of eviction depends on it.
                 let _ = file.set_modified(SystemTime::now());
-                let (pack, region) = (Arc::new(pack), Arc::new(region));
-                let fetch = FetchGuard::done(&region, started);
-                Some(OpenedPack { pack, region, fetch })
+                let region = Arc::new(region);
+                let fetch = FetchGuard::done(&pack, &region, started);
+                Some(OpenedPack { pack: Arc::new(pack), region, fetch })
             }
             Err(error) => {
                 tracing::warn!(%error, "a file of the cache is not used, and removed");
@@ -94,7 +97,7 @@ impl PackCache {
 
     /// Writes a pack whose `region` is complete. Blocks. Never fails: what cannot be written is not cached.
     pub(crate) fn write(&self, pack: &Pack, region: &Region) {
-        let (digest, bytes) = (Digest(pack.header().digest), pack.header().file_len);
+        let (digest, bytes) = (Digest(pack.header().digest), file_bytes(pack));
         if bytes > self.max_bytes || self.read_only.load(Ordering::Relaxed) || self.path(&digest).is_file() {
             return;
         }
@@ -108,7 +111,7 @@ impl PackCache {
     fn try_write(&self, pack: &Pack, region: &Region, digest: &Digest) -> io::Result<()> {
         create_private(&self.dir)?;
         check_owner(&self.dir)?;
-        self.make_room(pack.header().file_len)?;
+        self.make_room(file_bytes(pack))?;
         let temporary = Temporary::create(&self.dir)?;
         write_pack(&temporary.file, pack, region)?;
         temporary.file.sync_all()?;
@@ -183,9 +186,9 @@ impl Keep {
 /// The pack in a file of the cache, and a map of it.
 fn read(path: &Path, file: &File, digest: &Digest, hash_all: bool) -> Result<(Pack, Region), StoreError> {
     let place = path.display().to_string();
-    let (pack, region) = map::open(&place, file)?;
+    let (pack, region) = map::open_memory(&place, file, seal_bytes)?;
     if hash_all {
-        pack.verify_content(&region, None).map_err(|e| of_pack(&place, &e))?;
+        verify(&pack, &region).map_err(|e| of_pack(&place, &e))?;
     }
     let found = Digest(pack.header().digest);
     if found != *digest {
@@ -195,7 +198,29 @@ fn read(path: &Path, file: &File, digest: &Digest, hash_all: bool) -> Result<(Pa
     Ok((pack, region))
 }
 
-/// The front, and every chunk at its offset. What lies between chunks is padding: zeros, and never read.
+/// Bytes behind a pack in a file of the cache.
+fn seal_bytes(header: &Header) -> u64 {
+    if header.is_coded() { size_of_val(&header.digest) as u64 } else { 0 }
+}
+
+/// Bytes of a pack's file in the cache.
+fn file_bytes(pack: &Pack) -> u64 {
+    pack.header().memory_len.saturating_add(seal_bytes(pack.header()))
+}
+
+/// Hashes all of a file: by the chunk table, or where that is of coded bytes, by the hash at its end.
+fn verify(pack: &Pack, region: &Region) -> Result<(), PackError> {
+    if !pack.header().is_coded() {
+        return pack.verify_content(region, None);
+    }
+    let end = pack.header().memory_len;
+    if pack.memory_hash(region)? != region.wait(end..file_bytes(pack), None)? {
+        return Err(PackError::corrupt("its bytes do not have the hash that is written behind them"));
+    }
+    Ok(())
+}
+
+/// The front, and every chunk at its offset in memory. What lies between chunks is padding: zeros, and never read.
 fn write_pack(mut file: &File, pack: &Pack, region: &Region) -> io::Result<()> {
     const ZEROS: [u8; 4096] = [0; 4096];
     file.write_all(pack.front())?;
@@ -208,6 +233,9 @@ fn write_pack(mut file: &File, pack: &Pack, region: &Region) -> io::Result<()> {
         }
         file.write_all(region.wait(chunk.range(), Some(Instant::now())).map_err(io::Error::other)?)?;
         at = chunk.range().end;
+    }
+    if pack.header().is_coded() {
+        file.write_all(&pack.memory_hash(region).map_err(io::Error::other)?)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 use crate::cache::Keep;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::retry::Retry;
-use glowplug_pack::Region;
+use glowplug_pack::{Pack, Region};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ pub fn admit_all() -> Admit {
 pub struct FetchStats {
     /// From the first request to the last verified byte.
     pub fetch: Duration,
-    /// The part of it spent on checking: hashes of all chunks, summed over the workers.
+    /// The part of it spent on checking: hashes of all chunks, and decoding those that are coded, summed over the workers.
     pub verify: Duration,
     /// Bytes of the file.
     pub bytes: u64,
@@ -78,9 +78,9 @@ pub struct FetchGuard {
 
 impl FetchGuard {
     /// A transfer that is over: there was nothing to bring.
-    pub(crate) fn done(region: &Arc<Region>, started: Instant) -> FetchGuard {
-        let stats =
-            FetchStats { fetch: started.elapsed(), verify: Duration::ZERO, bytes: region.len() as u64 };
+    pub(crate) fn done(pack: &Pack, region: &Arc<Region>, started: Instant) -> FetchGuard {
+        let bytes = pack.header().file_len;
+        let stats = FetchStats { fetch: started.elapsed(), verify: Duration::ZERO, bytes };
         let (_, outcome) = watch::channel(Some(Ok(stats)));
         FetchGuard { region: region.clone(), task: None, outcome, keep: None }
     }

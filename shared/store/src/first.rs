@@ -229,7 +229,7 @@ impl Opening {
             let text = format!("object {key:?} has {found} bytes, its header tells {told}");
             return Err(StoreError::new(StoreErrorKind::Corrupt, text));
         }
-        (self.admit)(header.file_len)?;
+        (self.admit)(header.memory_len)?;
         Ok(self.cache.as_ref().and_then(|cache| cache.open(&Digest(header.digest))))
     }
 
@@ -243,11 +243,9 @@ impl Opening {
         started: Instant,
     ) -> Result<(Arc<Transfer>, Assembler), PackError> {
         let pack = Arc::new(Pack::parse(front)?);
-        let len = usize::try_from(pack.header().file_len)
-            .map_err(|_| PackError::new(ErrorKind::Invalid, "a pack larger than the address space"))?;
         let chunks = pack.chunks();
-        let region = Arc::new(Region::pending(map::anonymous(len)?, chunks.to_vec())?);
-        let first = Part::first(0..chunks.partition_point(|chunk| chunk.range().end <= asked_to));
+        let region = Arc::new(Region::pending(map::anonymous(pack.memory_len()?)?, chunks.to_vec())?);
+        let first = Part::first(0..chunks.partition_point(|chunk| chunk.stored().end <= asked_to));
         let queue = Queue::new(pack.clone(), region.clone(), &self.source.options, &first);
         let assembler = Assembler::new(pack.clone(), region.clone(), first.chunks.clone());
         let source = self.source.clone();

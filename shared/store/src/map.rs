@@ -1,15 +1,16 @@
 //! Memory for a pack: a local file is mapped, so that nothing is copied and unread weights cost nothing; what
-//! comes over the network gets a map of its own, of huge pages, that goes back to the system with the pack.
+//! comes over the network, or is entropy-coded, gets a map of its own, of huge pages, that goes back to the system with
+//! the pack.
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::packs::of_pack;
 use glowplug_pack::header::SectionKind;
-use glowplug_pack::{ErrorKind, Memory, Pack, PackError, Region};
+use glowplug_pack::{ErrorKind, Header, Memory, Pack, PackError, Region};
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A mapped file, as memory of a region.
 struct Mapped {
@@ -74,14 +75,51 @@ pub(crate) fn anonymous(len: usize) -> Result<Anonymous, PackError> {
     Ok(Anonymous { base, map })
 }
 
-/// The pack in `file` and a complete region over a map of it. Reads and hashes the front part only.
-pub(crate) fn open(key: &str, file: &File) -> Result<(Pack, Region), StoreError> {
-    let mapped = map(file).map_err(|e| {
-        StoreError::new(StoreErrorKind::Other, format!("object {key:?} cannot be mapped: {e}"))
-    })?;
-    let map = mapped.map.clone();
-    let region = Region::complete(mapped);
-    let pack = Pack::from_complete(&region).map_err(|e| of_pack(key, &e))?;
+/// The pack in `file`, if `admit` has it, and a region over a map of it: complete, or where the pack is entropy-coded, one
+/// whose chunks are decoded from the map as they are read. Reads and hashes the front part only.
+pub(crate) fn open(
+    key: &str,
+    file: &File,
+    admit: impl FnOnce(&Header) -> Result<(), StoreError>,
+) -> Result<(Pack, Arc<Region>), StoreError> {
+    let mapped = map(key, file)?;
+    let (map, file) = (mapped.map.clone(), Region::complete(mapped));
+    let pack = Pack::of_file(&file).map_err(|e| of_pack(key, &e))?;
+    admit(pack.header())?;
+    let blobs = pack.header().section(SectionKind::Blobs);
+    if !pack.header().is_coded() {
+        if let Some(blobs) = blobs {
+            expect(map, blobs.range());
+        }
+        return Ok((pack, Arc::new(file)));
+    }
+    let decoding = || Region::decoding(anonymous(pack.memory_len()?)?, file, pack.chunks().to_vec());
+    let region = Arc::new(decoding().map_err(|e| of_pack(key, &e))?);
+    if let Some(blobs) = blobs {
+        decode(&region, blobs.chunks.clone());
+    }
+    Ok((pack, region))
+}
+
+/// A file of the cache: what a pack is in memory, with as many bytes behind it as `behind` says. The region is complete.
+pub(crate) fn open_memory(
+    key: &str,
+    file: &File,
+    behind: impl FnOnce(&Header) -> u64,
+) -> Result<(Pack, Region), StoreError> {
+    let mapped = map(key, file)?;
+    let (map, region) = (mapped.map.clone(), Region::complete(mapped));
+    let read = || {
+        let pack = Pack::parse(region.wait(0..region.len() as u64, None)?)?;
+        let wanted = pack.header().memory_len.saturating_add(behind(pack.header()));
+        let found = region.len() as u64;
+        if found != wanted {
+            let text = format!("{wanted} bytes wanted, found {found}");
+            return Err(PackError::new(ErrorKind::Truncated, text));
+        }
+        Ok(pack)
+    };
+    let pack = read().map_err(|e| of_pack(key, &e))?;
     if let Some(blobs) = pack.header().section(SectionKind::Blobs) {
         expect(map, blobs.range());
     }
@@ -96,7 +134,7 @@ const STEP: usize = 1 << 20;
 /// all and each would be a fault. Only where there is a processor for it: it is the same work in another place.
 fn expect(map: Arc<Mmap>, range: Range<u64>) {
     let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else { return };
-    if end - start < STEP || !std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
+    if end - start < STEP || !has_processor_for_it() {
         return;
     }
     let bring = move || {
@@ -115,8 +153,35 @@ fn expect(map: Arc<Mmap>, range: Range<u64>) {
     let _ = std::thread::Builder::new().name("glowplug-pages".into()).spawn(bring);
 }
 
+/// Decodes `chunks` on a thread of its own, in order, ahead of who reads them. It ends with the region.
+fn decode(region: &Arc<Region>, chunks: Range<usize>) {
+    if chunks.len() < 2 || !has_processor_for_it() {
+        return;
+    }
+    let region = Arc::downgrade(region);
+    let bring = move || {
+        for index in chunks {
+            // A chunk that cannot be decoded: whoever waits for it is told.
+            if Weak::upgrade(&region).is_none_or(|region| region.bring(index).is_err()) {
+                return;
+            }
+        }
+    };
+    // Without a thread, chunks are decoded one by one by who reads them.
+    let _ = std::thread::Builder::new().name("glowplug-decode".into()).spawn(bring);
+}
+
+fn has_processor_for_it() -> bool {
+    std::thread::available_parallelism().is_ok_and(|n| n.get() > 1)
+}
+
+fn map(key: &str, file: &File) -> Result<Mapped, StoreError> {
+    try_map(file)
+        .map_err(|e| StoreError::new(StoreErrorKind::Other, format!("object {key:?} cannot be mapped: {e}")))
+}
+
 #[allow(unsafe_code, reason = "mapping is what makes a local pack load in a millisecond, whatever its size")]
-fn map(file: &File) -> std::io::Result<Mapped> {
+fn try_map(file: &File) -> std::io::Result<Mapped> {
     // JUSTIFICATION: reading a 100 MB pack takes tens of milliseconds and as much memory; a map takes neither.
     // SAFETY: the bytes must not change while mapped. The store never changes a file in place, it only creates new
     // ones; packs are immutable by contract. Another program that writes into a pack in spite of that gets wrong

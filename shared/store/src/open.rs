@@ -4,7 +4,7 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::fetch::FetchGuard;
 use crate::map;
 use crate::model::OpenedPack;
-use glowplug_pack::{Buffer, Pack, Region};
+use glowplug_pack::{Pack, Region};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub fn open_file(path: &Path) -> Result<OpenedPack, StoreError> {
         let kind = if missing { StoreErrorKind::NotFound } else { StoreErrorKind::Other };
         StoreError::new(kind, format!("cannot open the pack: {e}"))
     })?;
-    let (pack, region) = map::open(&path.display().to_string(), &file)?;
+    let (pack, region) = map::open(&path.display().to_string(), &file, |_| Ok(()))?;
     Ok(opened(pack, region, started))
 }
 
@@ -31,17 +31,12 @@ pub fn open_file(path: &Path) -> Result<OpenedPack, StoreError> {
 /// `Corrupt`: `bytes` is no valid pack.
 pub fn open_bytes(bytes: &[u8]) -> Result<OpenedPack, StoreError> {
     let started = Instant::now();
-    let read = || {
-        let region = Region::complete(Buffer::copy_of(bytes)?);
-        Ok((Pack::from_complete(&region)?, region))
-    };
-    let (pack, region) = read().map_err(|e| StoreError::of_pack("bytes", &e))?;
-    Ok(opened(pack, region, started))
+    let (pack, region) = Pack::open(bytes).map_err(|e| StoreError::of_pack("bytes", &e))?;
+    Ok(opened(pack, Arc::new(region), started))
 }
 
-fn opened(pack: Pack, region: Region, started: Instant) -> OpenedPack {
-    let region = Arc::new(region);
-    let fetch = FetchGuard::done(&region, started);
+fn opened(pack: Pack, region: Arc<Region>, started: Instant) -> OpenedPack {
+    let fetch = FetchGuard::done(&pack, &region, started);
     OpenedPack { pack: Arc::new(pack), region, fetch }
 }
 

@@ -16,7 +16,7 @@ use crate::object::{ObjectStore, PutOutcome};
 use crate::transfer::Source;
 use async_trait::async_trait;
 use bytes::Bytes;
-use glowplug_pack::{Buffer, Header, Pack, PackError, Region};
+use glowplug_pack::{Header, Pack, PackError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -67,18 +67,18 @@ impl PackStore {
     /// Maps the pack in `file`, which lies at `key`.
     fn map(key: &str, file: &File, model: &Resolved, admit: &Admit) -> Result<OpenedPack, StoreError> {
         let started = Instant::now();
-        let (pack, region) = map::open(key, file)?;
-        check_digest(model, pack.header())?;
-        admit(pack.header().file_len)?;
-        let (pack, region) = (Arc::new(pack), Arc::new(region));
-        let fetch = FetchGuard::done(&region, started);
-        Ok(OpenedPack { pack, region, fetch })
+        let (pack, region) = map::open(key, file, |header| {
+            check_digest(model, header)?;
+            admit(header.memory_len)
+        })?;
+        let fetch = FetchGuard::done(&pack, &region, started);
+        Ok(OpenedPack { pack: Arc::new(pack), region, fetch })
     }
 
     /// The pack in the cache, if it is known which one is meant, and it lies there.
     fn cached(&self, model: &Resolved, admit: &Admit) -> Option<Result<OpenedPack, StoreError>> {
         let pack = self.cache.as_ref()?.find(model)?;
-        Some(admit(pack.pack.header().file_len).map(|()| pack))
+        Some(admit(pack.pack.header().memory_len).map(|()| pack))
     }
 
     /// The pack at `key`, fetched.
@@ -223,8 +223,7 @@ fn add_to_listing(models: &mut BTreeMap<ModelName, ModelEntry>, key: &str) {
 
 /// Structure and every chunk's hash. Gives the digest.
 fn verify(bytes: &[u8]) -> Result<Digest, PackError> {
-    let region = Region::complete(Buffer::copy_of(bytes)?);
-    let pack = Pack::from_complete(&region)?;
+    let (pack, region) = Pack::open(bytes)?;
     pack.verify_content(&region, None)?;
     Ok(Digest(pack.header().digest))
 }

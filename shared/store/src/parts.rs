@@ -130,7 +130,7 @@ impl Queue {
         let chunks = self.pack.chunks();
         let mut end = start + 1;
         for index in start + 1..limit {
-            let bytes = chunks[index].range().end - chunks[start].offset;
+            let bytes = chunks[index].stored().end - chunks[start].stored_offset;
             if given[index] || bytes > self.part_bytes || (rows && index - end > GAP_CHUNKS) {
                 break;
             }
@@ -183,7 +183,7 @@ impl Assembler {
         match &self.pack.chunks()[self.which.clone()] {
             [] => 0..0,
             [first, rest @ ..] => {
-                first.offset + self.partial.len() as u64..rest.last().unwrap_or(first).range().end
+                first.stored_offset + self.partial.len() as u64..rest.last().unwrap_or(first).stored().end
             }
         }
     }
@@ -202,7 +202,7 @@ impl Assembler {
         while !piece.is_empty() && !self.is_done() {
             let missing = self.missing().start;
             let skipped = usize::try_from(missing.saturating_sub(self.at)).unwrap_or(usize::MAX);
-            let len = self.pack.chunks()[self.which.start].len;
+            let len = self.pack.chunks()[self.which.start].stored_len;
             let wanted = if skipped > 0 { skipped } else { len - self.partial.len() };
             let (taken, rest) = piece.split_at(wanted.min(piece.len()));
             if skipped == 0 {
@@ -254,7 +254,8 @@ mod tests {
     fn pending(weight_bytes: usize) -> (Vec<u8>, Arc<Pack>, Arc<Region>) {
         let file = sample_pack("m", weight_bytes, 3).to_vec();
         let pack = Pack::parse(&file).unwrap();
-        let region = Region::pending(Buffer::zeroed(file.len()).unwrap(), pack.chunks().to_vec()).unwrap();
+        let memory = Buffer::zeroed(pack.memory_len().unwrap()).unwrap();
+        let region = Region::pending(memory, pack.chunks().to_vec()).unwrap();
         (file, Arc::new(pack), Arc::new(region))
     }
 

@@ -150,7 +150,7 @@ impl Transfer {
             self.region.fail(PackError::new(ErrorKind::Failed, error.to_string()));
         }
         let verify = Duration::from_nanos(self.verify_ns.load(Ordering::Relaxed));
-        let stats = FetchStats { fetch: self.started.elapsed(), verify, bytes: self.region.len() as u64 };
+        let stats = FetchStats { fetch: self.started.elapsed(), verify, bytes: self.pack.header().file_len };
         // Nobody left to tell is fine.
         let _ = done.send(Some(result.map(|()| stats)));
     }

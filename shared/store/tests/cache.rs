@@ -1,6 +1,6 @@
 //! The cache: a pack that was fetched once comes back by mapping; whatever happens to the folder, a request is served.
 
-use glowplug_store::conformance::{Call, Fault, FaultyStore, sample_pack};
+use glowplug_store::conformance::{Call, Fault, FaultyStore, coded_pack, sample_pack};
 use glowplug_store::{
     MemoryStore, ModelName, ModelStore, ObjectStore, OpenedPack, PackCache, PackStore, Resolved,
     StoreErrorKind, Version,
@@ -249,5 +249,49 @@ async fn two_processes_that_share_a_folder_do_not_hurt_each_other() {
         let opened = store.get(&model(name)).await.unwrap();
         opened.fetch.finished().await.unwrap();
         opened.pack.verify_content(&opened.region, None).unwrap();
+    }
+}
+
+/// Kept decoded, so that it is mapped; and told from a damaged one by the hash at the file's end.
+#[tokio::test]
+async fn an_entropy_coded_pack_is_kept_decoded() {
+    let lab = Lab::new().await;
+    let file = coded_pack("coded", 1_000_000, 4);
+    lab.objects.put("coded/1/model.glow", file.clone()).await.unwrap();
+    let store = lab.store(1 << 30);
+    let opened = lab.serve(&store, "coded").await;
+    let (memory_len, path) = (opened.pack.header().memory_len, lab.folder().join(file_of(&opened)));
+    assert!(memory_len > file.len() as u64 + 300_000);
+    assert_eq!(fs::metadata(&path).unwrap().len(), memory_len + 32);
+    let hashing = || {
+        let cache = PackCache::new(lab.folder(), 1 << 30).hashing_all(true);
+        PackStore::new(lab.objects.clone()).with_cache(Arc::new(cache))
+    };
+    let read = |opened: &OpenedPack| {
+        let chunks = opened.pack.chunks().iter();
+        chunks.map(|c| opened.region.wait(c.range(), None).unwrap().to_vec()).collect::<Vec<_>>()
+    };
+    let mut by_alias = model("coded");
+    by_alias.digest = Some(opened.pack.digest().parse().unwrap());
+    lab.down.store(true, Ordering::Relaxed);
+    for store in [lab.store(1 << 30), hashing()] {
+        let again = store.get(&by_alias).await.unwrap();
+        assert_eq!(again.fetch.outcome().unwrap().unwrap().bytes, file.len() as u64);
+        assert!(again.region.is_complete() && read(&again) == read(&opened));
+        again.pack.verify_content(&again.region, None).unwrap();
+    }
+    // Damage to a weight is found where all is hashed, and the file removed; a file cut short always.
+    let whole = fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    let at = usize::try_from(memory_len).unwrap() - 5000;
+    damaged[at] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    lab.store(1 << 30).get(&by_alias).await.unwrap();
+    assert_eq!(hashing().get(&by_alias).await.unwrap_err().kind(), StoreErrorKind::Denied);
+    assert!(!path.exists());
+    for bytes in [&whole[..whole.len() - 1], &whole[..whole.len() - 32], &file[..]] {
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(lab.store(1 << 30).get(&by_alias).await.unwrap_err().kind(), StoreErrorKind::Denied);
+        assert!(!path.exists());
     }
 }

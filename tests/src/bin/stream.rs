@@ -212,7 +212,7 @@ fn inputs(pack: &Pack) -> Result<Vec<NamedTensor>> {
     Ok(all)
 }
 
-/// Embedding tables: offset in the file, rows, bytes of a row.
+/// Embedding tables: offset in memory, rows, bytes of a row.
 fn tables(pack: &Pack) -> impl Iterator<Item = (u64, usize, u64)> {
     let base = pack.header().section(SectionKind::Embeddings).map_or(0, |s| s.offset);
     pack.weights().iter().filter_map(move |weight| match (&weight.place, &weight.form) {
@@ -228,7 +228,7 @@ fn tables(pack: &Pack) -> impl Iterator<Item = (u64, usize, u64)> {
 /// Bytes that the first output needs: all but the portable graph, and the chunks of embedding tables in which
 /// no row is looked up. Tables smaller than the largest are taken as needed as a whole.
 fn needed(pack: &Pack, inputs: &[NamedTensor]) -> u64 {
-    let portable = pack.header().section(SectionKind::Portable).map_or(0, |s| s.len);
+    let portable = pack.header().section(SectionKind::Portable).map_or(0, |s| s.stored.end - s.stored.start);
     let all = pack.header().file_len - portable;
     let largest = tables(pack).max_by_key(|t| t.1);
     let (Some((start, rows, row_bytes)), Some(first)) = (largest, inputs.first()) else {
@@ -245,6 +245,7 @@ fn needed(pack: &Pack, inputs: &[NamedTensor]) -> u64 {
     let inside: Vec<_> =
         pack.chunks().iter().filter(|c| c.range().start < table.end && table.start < c.range().end).collect();
     let hits: BTreeSet<u64> = inside.iter().filter(|c| hit(c)).map(|c| c.offset).collect();
-    let needless: u64 = inside.iter().filter(|c| !hits.contains(&c.offset)).map(|c| c.len as u64).sum();
+    let needless: u64 =
+        inside.iter().filter(|c| !hits.contains(&c.offset)).map(|c| c.stored_len as u64).sum();
     all - needless
 }

@@ -68,8 +68,12 @@ impl Data {
         let manifest = self.dir.join(format!("models/{model}.toml"));
         // ppocr-cls leaves height and width open; its manifest's resize step says which it wants.
         let pins = if model == LINES { vec!["x=f32[1,3,48,192]".parse()?] } else { vec![] };
-        let how =
-            How { target: Target::Common, weights: Weights::F32, data: &crate::compression::Data::NONE };
+        let how = How {
+            target: Target::Common,
+            weights: Weights::F32,
+            entropy: false,
+            data: &crate::compression::Data::NONE,
+        };
         let packed = pack_file(&onnx, Some(&manifest), pins, &how, &|_, _| ());
         Ok(packed.with_context(|| format!("packing {model}"))?.bytes)
     }
