@@ -7,6 +7,10 @@
 //!
 //! Everything that is decoded is hostile: the lengths must make a complete code, so that every look-up means a byte; every
 //! stream must end where its last code does.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "bits of a stream are cut to what a table or a byte holds"
+)]
 
 use crate::error::{ErrorKind, PackError};
 

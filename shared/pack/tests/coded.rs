@@ -28,7 +28,7 @@ fn pack(entropy: bool) -> Vec<u8> {
     b.entropy(entropy);
     let plain = |n: usize| Form::Plain { dtype: Dtype::U8, shape: vec![n] };
     let mut blobs = few(2 * CHUNK_BYTES);
-    blobs.extend((0..CHUNK_BYTES as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
+    blobs.extend((0u32..1 << 18).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
     blobs.extend(few(1000));
     b.weight("bias", Place::Constants, plain(10_000), &[1; 10_000]).unwrap();
     b.weight("w", Place::Blobs, plain(blobs.len()), &blobs).unwrap();
