@@ -1,7 +1,8 @@
 """MiniLM: mails of SpamAssassin's corpus, tokenized, and a linear probe on the embeddings that tells spam from the rest.
 
 What the model is to keep is its embedding: cosine to the f32 model's. The probe (`<model>.probe.npz`) tells whether what is lost
-matters: it is fitted on f32 embeddings of mails that are in neither file.
+matters: it is fitted on f32 embeddings of mails that are in neither file. `<model>.probe.onnx` is the model with the probe as its last
+layer, so that top-1 can be the contract of a pack.
 """
 
 import email
@@ -10,6 +11,8 @@ import html
 import re
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 from tokenizers import Tokenizer
 
 from dataset import Dataset, save
@@ -27,7 +30,10 @@ def datasets(root):
     parts = split(root / "data" / "spam")
     tokenizer = tokens(root)
     evaluation, calibration, probe = (encoded(tokenizer, texts) | {"label": labels} for texts, labels in parts)
-    save(root / "eval" / f"{MODEL}.probe.npz", fitted(Model(root / f"{MODEL}.onnx"), probe))
+    path = root / f"{MODEL}.onnx"
+    probe = fitted(Model(path), probe)
+    save(root / "eval" / f"{MODEL}.probe.npz", probe)
+    onnx.save(with_probe(onnx.load(path), **probe), root / "eval" / f"{MODEL}.probe.onnx")
     del calibration["label"]
     return [Dataset(MODEL, calibration, evaluation)]
 
@@ -84,3 +90,14 @@ def fitted(model, members):
     weight = np.concatenate([-probe.coef_, probe.coef_]) / 2
     bias = np.concatenate([-probe.intercept_, probe.intercept_]) / 2
     return {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def with_probe(model, weight, bias):
+    """The model with the probe's logits as its only output."""
+    graph = model.graph
+    graph.initializer.extend([numpy_helper.from_array(weight, "probe.weight"), numpy_helper.from_array(bias, "probe.bias")])
+    graph.node.append(helper.make_node("Gemm", [OUTPUT, "probe.weight", "probe.bias"], ["logits"], name="probe", transB=1))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", len(bias)]))
+    onnx.checker.check_model(model)
+    return model

@@ -11,6 +11,8 @@ class Model:
 
     def __init__(self, path):
         options = ort.SessionOptions()
+        # One thread: the same sums on any machine, and no threads that wait for each other on a busy one.
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.ranks = {i.name: len(i.shape) for i in self.session.get_inputs()}
