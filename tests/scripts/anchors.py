@@ -62,9 +62,13 @@ def page():
 
 
 def source_text():
-    """The first and the last 1024 bytes of a source text that never changes, as Magika takes them: i32[1,2048]."""
+    """A source text that never changes, as Magika takes it."""
     with open(SOURCE_TEXT, "rb") as f:
-        content = f.read()
+        return content_features(f.read())
+
+
+def content_features(content):
+    """The first and the last 1024 bytes of a file, white space at its ends left out, as Magika takes them: i32[1,2048]."""
     first, last = content[:4096].lstrip()[:1024], content[-4096:].rstrip()[-1024:]
     padding = 256
     first = list(first) + [padding] * (1024 - len(first))

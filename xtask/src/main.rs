@@ -12,6 +12,7 @@ mod venv;
 
 mod bench;
 mod demo;
+mod eval_data;
 mod size;
 mod start;
 mod test;
@@ -59,6 +60,15 @@ enum Chore {
         #[arg(long)]
         all: bool,
     },
+    /// Makes data to calibrate and to evaluate compression with, beside the models (docs/evaluation.md)
+    EvalData {
+        /// Where the models are [default: $GLOWPLUG_MODELS_DIR, else ~/.cache/glowplug/models]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Also prints what ONNX Runtime scores on it in f32, as JSON
+        #[arg(long)]
+        baseline: bool,
+    },
     /// Everything that must hold before a change lands, fastest first
     Test {
         /// Only formatting, layers, clippy and the tests
@@ -88,6 +98,7 @@ fn chore(chore: Chore) -> Result<()> {
         Chore::Size { json } => size::report(json),
         Chore::Start { profile, runs, json } => start::report(&profile, runs, json),
         Chore::Models { dir, all } => models::bring(dir, all).map(drop),
+        Chore::EvalData { dir, baseline } => eval_data::make(dir, baseline),
         Chore::Test { quick } => test::run(quick),
         Chore::Bench(bench) => bench::run(&bench),
         Chore::Demo => demo::run(),

@@ -21,14 +21,20 @@ def _estimators():
     }
 
 
-def _make(name, root):
-    from skl2onnx import to_onnx
+def split(name):
+    """(train rows, held-out rows, train truth, held-out truth) of one model."""
     from sklearn.model_selection import train_test_split
 
-    load, estimator = _estimators()[name]
+    load, _ = _estimators()[name]
     data = load()
-    train, test, train_y, test_y = train_test_split(
-        data.data.astype(np.float32), data.target, random_state=0, test_size=0.3)
+    return train_test_split(data.data.astype(np.float32), data.target, random_state=0, test_size=0.3)
+
+
+def _make(name, root):
+    from skl2onnx import to_onnx
+
+    _, estimator = _estimators()[name]
+    train, test, train_y, test_y = split(name)
     estimator.fit(train, train_y)
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
     (root / "data").mkdir(exist_ok=True)
