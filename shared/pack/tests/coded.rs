@@ -9,7 +9,7 @@ use glowplug_pack::{
     SectionKind, WeightId,
 };
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Values of 4 bits or so, as quantized weights are; no two chunks are alike.
 fn few(len: usize) -> Vec<u8> {
@@ -42,7 +42,9 @@ fn pack(entropy: bool) -> Vec<u8> {
 
 /// What every chunk is in memory.
 fn memory(pack: &Pack, region: &Region) -> Vec<Vec<u8>> {
-    pack.chunks().iter().map(|c| region.wait(c.range(), Some(Instant::now())).unwrap().to_vec()).collect()
+    // A chunk that another thread is decoding is waited for.
+    let soon = Some(Instant::now() + Duration::from_secs(30));
+    pack.chunks().iter().map(|c| region.wait(c.range(), soon).unwrap().to_vec()).collect()
 }
 
 fn at(range: std::ops::Range<u64>) -> std::ops::Range<usize> {
