@@ -8,6 +8,7 @@ mod archive;
 mod cases;
 mod cloud;
 mod cold;
+mod compress;
 mod engines;
 mod lambda;
 mod machine;
@@ -20,6 +21,7 @@ mod tables;
 mod warm;
 mod warm_tables;
 
+use crate::{eval_data, models, workspace};
 use anyhow::{Context, Result, bail, ensure};
 use archive::Samples;
 use cases::{CASES, Case};
@@ -28,7 +30,7 @@ use engines::{ENGINES, Engine, OURS, WARM};
 use setup::Setup;
 use std::fs;
 use std::thread::available_parallelism;
-use summary::{CaseSummary, Kind, Summary, WarmCase};
+use summary::{CaseSummary, CompressedCase, Kind, Summary, WarmCase};
 use warm::{Effort, Place};
 
 #[derive(Subcommand)]
@@ -37,6 +39,8 @@ pub(crate) enum Bench {
     Cold(ColdArgs),
     /// Measures warm runs of this engine and its rivals in turn, by batch and threads, and archives the run
     Warm(WarmArgs),
+    /// Packs the trained models in fewer bits, measures what that costs on real data, and archives the run
+    Compress(CompressArgs),
     /// Makes the tables of docs/benchmarks.md and README.md from the newest archived run of each kind
     Tables {
         /// Fails where they differ, and writes nothing
@@ -100,11 +104,28 @@ pub(crate) struct WarmArgs {
     json: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct CompressArgs {
+    /// Only these models
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    models: Vec<String>,
+    /// Fresh processes and warm runs of each pack
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// Measures the binaries that are there already
+    #[arg(long)]
+    no_build: bool,
+    /// Prints the summary as JSON, and archives nothing
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the chore.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Cold(args) => cold(args),
         Bench::Warm(args) => warm(args),
+        Bench::Compress(args) => compress(args),
         Bench::Tables { check: true } => tables::check(),
         Bench::Tables { check: false } => tables::write(),
     }
@@ -171,6 +192,28 @@ fn warm(args: &WarmArgs) -> Result<()> {
         println!("{}", dir.display());
     }
     right(&summary)
+}
+
+fn compress(args: &CompressArgs) -> Result<()> {
+    let rows = chosen(&args.models, compress::ROWS, |row| row.name)?;
+    eval_data::make(None, false)?;
+    let setup = Setup::ensure(&[], &[], !args.no_build)?;
+    let mut summary: Summary<CompressedCase> = described(&setup, args.runs, args.no_build);
+    let packs = workspace::cache("GLOWPLUG_BENCH_DIR", "bench")?.join("compressed");
+    fs::create_dir_all(&packs).with_context(|| format!("making {}", packs.display()))?;
+    let models = models::dir_or_default(None)?;
+    for row in rows {
+        let found = compress::measure(row, &models, setup.bin_dir(), &packs, args.runs)?;
+        summary.cases.push(found);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+        return Ok(());
+    }
+    let table = compress::table(&summary.cases);
+    print!("{table}");
+    println!("{}", archive::write(&summary, [("table.md".to_owned(), table)])?.display());
+    Ok(())
 }
 
 /// Errors: this engine answered wrongly somewhere. What rivals answer is told in the summary.

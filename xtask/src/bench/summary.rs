@@ -16,6 +16,35 @@ impl Kind for WarmCase {
     const KIND: &'static str = "warm";
 }
 
+impl Kind for CompressedCase {
+    const KIND: &'static str = "compress";
+}
+
+/// One model, packed in several ways.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CompressedCase {
+    pub(crate) model: String,
+    /// Of which output, where it is not the first.
+    pub(crate) metric: String,
+    pub(crate) samples: usize,
+    pub(crate) onnx_bytes: u64,
+    pub(crate) packs: Vec<Compressed>,
+}
+
+/// One pack of it: bytes, metric, medians in milliseconds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Compressed {
+    pub(crate) variant: String,
+    pub(crate) bytes: u64,
+    pub(crate) before: f64,
+    pub(crate) after: f64,
+    pub(crate) drop: f64,
+    pub(crate) load_ms: f64,
+    pub(crate) first_run_ms: f64,
+    pub(crate) run_ms: f64,
+    pub(crate) peak_rss_bytes: Option<u64>,
+}
+
 /// The kind of the first runs, which did not say it.
 pub(crate) fn first_kind() -> String {
     CaseSummary::KIND.to_owned()
