@@ -1,5 +1,7 @@
 """ppocrv4-rec: rendered text lines, English and Chinese, as a camera or a scanner might see them."""
 
+from datetime import datetime
+
 import numpy as np
 from faker import Faker
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -17,14 +19,19 @@ CHINESE_FONT = "wqy-microhei.ttc"
 
 ENGLISH = [
     lambda f: f.sentence(nb_words=4), lambda f: f.sentence(nb_words=3), lambda f: f.name(), lambda f: f.street_address(),
-    lambda f: f"{f.city()}, {f.state_abbr()} {f.postcode()}", lambda f: f.date("%d %B %Y"), lambda f: f.numerify("(###) ###-####"),
+    lambda f: f"{f.city()}, {f.state_abbr()} {f.postcode()}", lambda f: moment(f, "%d %B %Y"), lambda f: f.numerify("(###) ###-####"),
     lambda f: f.company(), lambda f: f"Total: {f.pricetag()}", lambda f: f.bothify("Invoice ??-#####"), lambda f: f.job(),
-    lambda f: f.catch_phrase(), lambda f: f.time("%H:%M") + " " + f.day_of_week(), lambda f: f"{f.random_int(2, 98)} % of {f.color_name()}",
+    lambda f: f.catch_phrase(), lambda f: moment(f, "%H:%M %A"), lambda f: f"{f.random_int(2, 98)} % of {f.color_name()}",
 ]
 CHINESE = [
     lambda f: f.sentence(nb_words=5), lambda f: f.name(), lambda f: f.company(), lambda f: f.address().split()[0],
-    lambda f: f.job(), lambda f: f.date("%Y年%m月%d日"), lambda f: f"电话{f.phone_number()}", lambda f: f"共{f.random_int(10, 9999)}元",
+    lambda f: f.job(), lambda f: moment(f, "%Y年%m月%d日"), lambda f: f"电话{f.phone_number()}", lambda f: f"共{f.random_int(10, 9999)}元",
 ]
+
+
+def moment(faker, form):
+    """A date of a fixed range: Faker's own end today."""
+    return faker.date_time_between(datetime(1970, 1, 1), datetime(2026, 1, 1)).strftime(form)
 
 
 def datasets(root):
