@@ -2,10 +2,17 @@
 
 use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
+use glowplug_predict::{Model, ModelOptions, Timings};
+use glowplug_processing::v2::NamedTensor;
+use glowplug_store::{
+    FetchOptions, MemoryStore, ModelName, ModelStore, OpenedPack, PackCache, PackStore, Resolved, Version,
+};
 use glowplug_tests::{assert_close, glowplug_ok, large_models, repo};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Floats may differ by this much of the largest value in the reference.
 const TOLERANCE: f32 = 1e-4;
@@ -111,7 +118,47 @@ fn check(case: Case) -> Result<()> {
     let mut found = npz::read(Path::new(&output))?;
     found.retain(|f| case.golden.is_empty() || wanted.iter().any(|w| w.name == f.name));
     assert_close(&found, &wanted, TOLERANCE).with_context(|| format!("{}, portable", case.model))?;
-    if case.golden.is_empty() { bench_and_verify(&pack) } else { Ok(()) }
+    if !case.golden.is_empty() {
+        return Ok(());
+    }
+    let streamed = streamed_and_cached(&pack, &npz::read(Path::new(&input))?, temp.path());
+    for (way, found) in tokio::runtime::Runtime::new()?.block_on(streamed)? {
+        assert_close(&found, &wanted, TOLERANCE).with_context(|| format!("{}, {way}", case.model))?;
+    }
+    bench_and_verify(&pack)
+}
+
+/// What the pack answers while it arrives in small ranges, and from the cache that keeps what arrived.
+async fn streamed_and_cached(
+    pack: &str,
+    inputs: &[NamedTensor],
+    dir: &Path,
+) -> Result<[(&'static str, Vec<NamedTensor>); 2]> {
+    let cache = Arc::new(PackCache::new(dir.join("cache"), 1 << 30));
+    let options = FetchOptions { part_bytes: 1, ..FetchOptions::default() };
+    let store = PackStore::new(Arc::new(MemoryStore::new())).with_options(options).with_cache(cache);
+    let model = Resolved::exact(ModelName::new("m")?, Version::new("1")?);
+    store.publish(&model.name, &model.version, std::fs::read(pack)?.into()).await?;
+    let answer = |opened: OpenedPack| -> Result<Vec<NamedTensor>> {
+        // A run blocks while its bytes arrive.
+        tokio::task::block_in_place(|| {
+            let model = Model::open(opened, &ModelOptions::default())?;
+            Ok(model.infer(inputs.to_vec(), None, &mut Timings::default())?)
+        })
+    };
+    let streamed = answer(store.get(&model).await?)?;
+    let opened = store.get(&model).await?;
+    opened.fetch.finished().await?;
+    opened.fetch.keep();
+    let file = format!("cache/{}.glow", opened.pack.digest());
+    for _ in 0..2000 {
+        if !dir.join(&file).is_file() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let again = store.get(&model).await?;
+    ensure!(again.fetch.outcome().is_some(), "the pack does not come from the cache");
+    Ok([("streamed", streamed), ("cached", answer(again)?)])
 }
 
 /// Large models lie beside a copy of their manifest and its files; some models have none.

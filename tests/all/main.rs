@@ -4,6 +4,8 @@
 mod cli_errors;
 /// The functions in the local cloud: HTTP, uploads, queue, faults.
 mod cloud;
+/// Compression under a contract: calibration, metrics, what is refused.
+mod contract;
 /// The demo, and the golden pack of format version 1.
 mod demo;
 /// Entropy-coded packs: from every store the answers of plain ones.

@@ -4,7 +4,9 @@ use crate::compression::{self, CompressionArgs};
 use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_packer::{InputPins, PackOptions, Packed, Report, Stage, Target, Weights};
+use glowplug_packer::{
+    ErrorKind, InputPins, PackOptions, Packed, PackerError, Report, Stage, Target, Weights,
+};
 use glowplug_predict::{Model, ModelOptions};
 use serde::Serialize;
 use std::fmt;
@@ -70,7 +72,14 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
     };
     let packed = pack_targets(args, &progress);
     bar.finish_and_clear();
-    let packed = packed?;
+    let packed = match packed {
+        // A check that failed, and not a mistake in what was asked.
+        Err(e) if e.downcast_ref().is_some_and(|e: &PackerError| e.kind() == ErrorKind::Contract) => {
+            eprintln!("glowplug: {e:#}");
+            return Ok(ExitCode::FAILURE);
+        }
+        packed => packed?,
+    };
     write(&output, &packed.bytes)?;
     args.compression.write_report(&packed.report)?;
     print(&Answer { file: output.display().to_string(), report: packed.report }, args.json)?;

@@ -42,6 +42,14 @@ def _(m):
     m.give("MatMul", [x, z])
 
 
+@case("matmul-channels-first", "Dense")
+def _(m):
+    x = m.op("Transpose", [m.x(2, 24, 5)], perm=[0, 2, 1])
+    y = m.op("Add", [m.op("MatMul", [x, m.w(24, 32)]), m.w(32)])
+    m.give("Transpose", [y], perm=[0, 2, 1])
+    m.give("Transpose", [m.op("MatMul", [x, m.w(24, 48)])], perm=[2, 0, 1])
+
+
 for ta, tb in [(0, 0), (0, 1), (1, 0), (1, 1)]:
     @case(f"gemm-{ta}{tb}", "MatMul")
     def _(m, ta=ta, tb=tb):
