@@ -121,7 +121,8 @@ fn check(case: Case) -> Result<()> {
     if !case.golden.is_empty() {
         return Ok(());
     }
-    let streamed = streamed_and_cached(&pack, &npz::read(Path::new(&input))?, temp.path());
+    let inputs = npz::read(Path::new(&input))?;
+    let streamed = streamed_and_cached(&pack, &inputs, temp.path());
     for (way, found) in tokio::runtime::Runtime::new()?.block_on(streamed)? {
         assert_close(&found, &wanted, TOLERANCE).with_context(|| format!("{}, {way}", case.model))?;
     }
