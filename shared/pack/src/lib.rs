@@ -20,6 +20,7 @@ mod build;
 pub mod encoding;
 mod file;
 pub mod header;
+pub mod int8;
 pub mod plan;
 pub mod portable;
 mod region;

@@ -20,7 +20,7 @@ mod prepack;
 mod reduce;
 mod scan;
 mod upsample;
-mod window;
+pub(crate) mod window;
 
 pub(crate) use attention::Attention;
 pub(crate) use blocked::{
