@@ -122,6 +122,7 @@ pub(crate) fn pack_file(
         manifest: text.as_deref(),
         target,
         weights,
+        calibration: Vec::new(),
         read_asset: &mut |name| std::fs::read(beside.join(name)),
         progress: &mut |stage| progress(stage),
         seed: 0,

@@ -16,6 +16,7 @@ mod decode;
 mod error;
 mod expanded;
 mod kernels;
+mod laid_out;
 mod memory;
 mod ops;
 mod panels;
@@ -29,6 +30,7 @@ pub mod target;
 mod team;
 mod values;
 
+pub use kernels::int8::in_plain_code;
 pub use error::{EngineError, ErrorKind};
 pub use memory::{Allocator, prepare_process};
 pub use plan::{BuildOptions, Plan, Port, Source};

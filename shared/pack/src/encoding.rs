@@ -1,12 +1,13 @@
 //! Encodings of weights: f32 in fewer bits. What a value is rounded to, and the scalar reference of how it is read back.
 //!
 //! *f16*: the nearest IEEE 754 binary16, ties to even. *int8*: symmetric, one scale for each channel (a row or column of
-//! a matrix, a row of a table): `real = q * scale`, q in -127..=127, the nearest one, ties to even. A scale has 16
-//! significant bits, so that every product with a q is exact in f32: no CPU and no order of operations can give
-//! another weight. `scale = largest / 127`, rounded up to those bits, so that nothing is clipped.
+//! a matrix, a row of a table): `real = q * scale`, q in -127..=127, the nearest one, ties to even. A scale that values
+//! are rounded with ([`int8_scale`]) has 16 significant bits, so that every product with a q is exact in f32: no CPU and no
+//! order of operations can give another weight. It is `largest / 127` or more, so that nothing is clipped.
 //!
-//! What was rounded once is stored without any further loss: [`Encoding::encode_row`] and [`EncodedPanel::encode`]
-//! give bytes only for values that come back bit by bit. docs/quantization.md tells when to use which.
+//! What was rounded once is stored without any further loss, by whatever rule it was rounded: [`Encoding::encode_row`] and
+//! [`EncodedPanel::encode`] find the scale in the values, of which it is the greatest common divisor, and give bytes only for
+//! values that come back bit by bit. docs/quantization.md tells when to use which.
 
 use crate::{wire_enum, wire_struct};
 use std::fmt;
@@ -100,10 +101,8 @@ impl Encoding {
                 }
             }
             Encoding::Int8 => {
-                let largest = largest(channel.iter().copied());
-                let scale =
-                    scale_of(largest).ok_or_else(|| format!("holds {largest:e}, too large to scale"))?;
-                Ok(channel.iter().map(|v| f32::from(quantized(*v, scale)) * scale).collect())
+                let scale = int8_scale(channel, 0.0)?;
+                Ok(channel.iter().map(|v| int8_nearest(*v, scale)).collect())
             }
         }
     }
@@ -130,8 +129,7 @@ impl EncodedPanel {
             Encoding::F16 => bytes.extend(values.iter().flat_map(|v| f16_of(*v).to_le_bytes())),
             Encoding::Int8 => {
                 let channel = |i: usize| values.iter().skip(i).step_by(self.r).copied();
-                let scales =
-                    (0..self.r).map(|i| scale_of(largest(channel(i)))).collect::<Option<Vec<_>>>()?;
+                let scales = (0..self.r).map(|i| common_scale(channel(i))).collect::<Option<Vec<_>>>()?;
                 bytes.extend(scales.iter().flat_map(|s| s.to_le_bytes()));
                 let each = values.iter().zip(scales.iter().cycle());
                 bytes.extend(each.map(|(v, scale)| quantized(*v, *scale).cast_unsigned()));
@@ -174,26 +172,68 @@ fn largest(values: impl Iterator<Item = f32>) -> f32 {
     values.fold(0.0, |most, v| most.max(v.abs()))
 }
 
-/// The scale of a channel: `largest / 127`, rounded up to 16 significant bits; 0 where all values become 0. `None` where 127
-/// times it is no f32. A channel that was rounded gives its own scale again.
-fn scale_of(largest: f32) -> Option<f32> {
+/// The scale that a channel is rounded with, at least `step`: the distance between two values that int8 has for it.
+/// `max(largest magnitude / 127, step)` rounded up to 16 significant bits; 0 where all values become 0.
+/// Errors: a value that is no number, or so large that 127 times the scale is none.
+pub fn int8_scale(channel: &[f32], step: f32) -> Result<f32, String> {
+    if let Some(bad) = channel.iter().find(|v| !v.is_finite()) {
+        return Err(format!("holds {bad}"));
+    }
+    let largest = largest(channel.iter().copied());
     if largest < LEAST {
-        return Some(0.0);
+        return Ok(0.0);
     }
     let cut = (1u32 << SCALE_CUT) - 1;
-    let bits = (largest / MOST).to_bits();
+    let wanted = (largest / MOST).max(step);
+    let bits = wanted.to_bits();
     // The next number of 16 bits, if this one has more; the quotient itself lies closer to it than that.
     let scale = f32::from_bits(if bits & cut == 0 { bits } else { (bits | cut) + 1 });
     // The quotient may have been rounded down to such a number. The product is exact.
     let scale = if scale * MOST < largest { f32::from_bits(scale.to_bits() + cut + 1) } else { scale };
-    (scale * MOST).is_finite().then_some(scale)
+    if (scale * MOST).is_finite() { Ok(scale) } else { Err(format!("holds {largest:e}, too large to scale")) }
+}
+
+/// The multiple of `scale` that is nearest to `value`, ties to even, at most 127 times it. `scale` is an [`int8_scale`]:
+/// the product is exact.
+#[must_use]
+pub fn int8_nearest(value: f32, scale: f32) -> f32 {
+    f32::from(quantized(value, scale)) * scale
+}
+
+/// The largest number that all values are multiples of, where none is more than 127 times it; 0 for zeros. `None` for
+/// values that were never rounded.
+fn common_scale(values: impl Iterator<Item = f32>) -> Option<f32> {
+    // An odd number and a power of two, which have divisors of their own.
+    let (mut odd, mut exponent, mut most) = (0u32, i32::MAX, 0f32);
+    for value in values.filter(|v| *v != 0.0) {
+        if value.abs() < LEAST / MOST || !value.is_finite() {
+            return None;
+        }
+        let bits = value.to_bits();
+        let fraction = bits & 0x7f_ffff | 0x80_0000;
+        let zeros = fraction.trailing_zeros();
+        odd = common_divisor(odd, fraction >> zeros);
+        exponent = exponent.min((bits >> 23 & 0xff).cast_signed() - 150 + zeros.cast_signed());
+        most = most.max(value.abs());
+    }
+    if odd == 0 {
+        return Some(0.0);
+    }
+    // At most 24 bits, and no smaller than a value's last one.
+    #[allow(clippy::cast_possible_truncation, reason = "exact")]
+    let scale = (f64::from(odd) * 2f64.powi(exponent)) as f32;
+    (f64::from(most) <= f64::from(MOST) * f64::from(scale)).then_some(scale)
+}
+
+fn common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// The nearest multiple of `scale`, ties to even.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "at most 127 times the scale, which is what the scale was made for"
-)]
+#[allow(clippy::cast_possible_truncation, reason = "clamped")]
 fn quantized(value: f32, scale: f32) -> i8 {
     if scale == 0.0 { 0 } else { (value / scale).round_ties_even().clamp(-MOST, MOST) as i8 }
 }
@@ -285,13 +325,33 @@ mod tests {
     fn quantized_values_are_the_nearest_multiples_and_scales_are_short() {
         let channel = [1.0, -0.5, 0.0, 1.27, -1.27, 0.004, 0.006];
         let rounded = Encoding::Int8.round(&channel).unwrap();
-        let scale = scale_of(1.27).unwrap();
+        let scale = int8_scale(&channel, 0.0).unwrap();
         assert!((1.27 / 127.0..0.01 * (1.0 + 1.0 / 16384.0)).contains(&scale), "{scale}");
         assert_eq!(scale.to_bits() & 0xff, 0);
         assert_eq!(rounded, [100.0, -50.0, 0.0, 127.0, -127.0, 0.0, 1.0].map(|q| q * scale));
         // Halves go to the even side: the scale is exactly 1.
         assert_eq!(Encoding::Int8.round(&[127.0, 0.5, 1.5, -2.5]).unwrap(), [127.0, 0.0, 2.0, -2.0]);
         assert_eq!(Encoding::Int8.round(&[1e-38, -1e-40, 0.0]).unwrap(), [0.0; 3]);
+    }
+
+    #[test]
+    fn a_scale_is_found_again_whatever_the_rule_was() {
+        // Coarser than int8 has to be, and nothing near the largest multiple.
+        let scale = int8_scale(&[1.0, -0.25, 0.75], 0.11).unwrap();
+        assert!((0.11..0.111).contains(&scale), "{scale}");
+        for multiples in [&[9i8, -2, 7, 0][..], &[6, -4, 2], &[126, -63], &[127, -127, 1], &[0, 0], &[-5]] {
+            let row: Vec<f32> = multiples.iter().map(|q| f32::from(*q) * scale).collect();
+            let bytes = Encoding::Int8.encode_row(&row).unwrap();
+            let mut found = vec![0.0; row.len()];
+            Encoding::Int8.decode_row(&bytes, &mut found);
+            assert_eq!(found, row);
+        }
+        // One more than there are numbers for; a common divisor helps.
+        let row = |multiples: [f32; 2]| multiples.map(|q| q * scale);
+        assert_eq!(Encoding::Int8.encode_row(&row([128.0, 1.0])), None);
+        assert!(Encoding::Int8.encode_row(&row([254.0, -2.0])).is_some());
+        assert_eq!(Encoding::Int8.encode_row(&[f32::from_bits(1)]), None);
+        assert_eq!(Encoding::Int8.encode_row(&[f32::INFINITY]), None);
     }
 
     #[test]

@@ -347,10 +347,16 @@ impl<'a> Encoder<'a> {
     }
 
     /// Panels of [`WIDTH`] that are read as f32: `[k, WIDTH]` values each, `panels` holding one after the other.
-    fn float_panels(&mut self, name: &str, (k, mn): (usize, usize), panels: &[f32]) -> TractResult<WeightId> {
+    fn float_panels(
+        &mut self,
+        name: &str,
+        (k, mn): (usize, usize),
+        encoding: Option<Encoding>,
+        panels: &[f32],
+    ) -> TractResult<WeightId> {
         let each = panels.chunks_exact(k * WIDTH);
         ensure!(each.len() == mn.div_ceil(WIDTH), "{} panels for {mn} rows", each.len());
-        if let Some(encoding) = self.encoding {
+        if let Some(encoding) = encoding {
             let layout = EncodedPanel { encoding, k, r: WIDTH };
             if let Some(encoded) =
                 each.clone().map(|values| layout.encode(values)).collect::<Option<Vec<_>>>()

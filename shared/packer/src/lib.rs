@@ -16,6 +16,7 @@ mod error;
 mod fingerprint;
 mod fuse;
 mod import;
+mod int8;
 mod manifest;
 mod merge;
 mod pack;
@@ -28,7 +29,7 @@ mod verify;
 
 pub use error::{ErrorKind, PackerError};
 pub use merge::merge;
-pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, pack};
+pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
 pub use quantize::Weights;

@@ -5,17 +5,18 @@ use crate::blocked::block;
 use crate::encode::encode;
 use crate::error::{ErrorKind, PackerError};
 use crate::import::{Imported, Port, import, output_axes};
+use crate::int8::{self, Calibration, Rounded};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
 use crate::portable::{Portable, PortableReport};
 use crate::quantize::{Quantizer, Weights};
 use crate::target::Target;
-use crate::verify::{Path, ROUNDS, index_bound, verify, verify_simplified};
+use crate::verify::{Path, ROUNDS, index_bound, verify, verify_bytes, verify_simplified};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::manifest::option_of_rows;
 use glowplug_pack::plan::PlanGraph;
-use glowplug_pack::{Encoding, Manifest, Pack, PackBuilder, Weight, element_count};
+use glowplug_pack::{Encoding, Manifest, Pack, PackBuilder, Tensor, Weight, element_count};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_core::internal::TypedModel;
@@ -61,6 +62,9 @@ pub struct PackOptions<'a> {
     pub target: Target,
     /// How weights are stored.
     pub weights: Weights,
+    /// Sets of inputs that the ranges of activations are measured with, for convolutions in bytes; none where all is to be
+    /// done in f32.
+    pub calibration: Vec<Vec<Tensor>>,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
     /// Is told of each stage as it begins.
@@ -99,6 +103,9 @@ pub struct Report {
     pub weights: WeightsReport,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
+    /// Convolutions in bytes, where ranges of activations were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8Report>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
     /// such a graph cannot say: `without_portable` tells what.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +116,17 @@ pub struct Report {
     /// How batches of a convolutional network are planned: image by image, or as a whole and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
+}
+
+/// What convolutions in bytes cost.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Int8Report {
+    /// Convolutions in bytes.
+    pub convolutions: usize,
+    /// Convolutions that stay f32.
+    pub kept: usize,
+    /// How far each output is from what f32 gives with the same weights, at most, relative to its largest value.
+    pub relative_error: BTreeMap<String, f64>,
 }
 
 /// How the weights of a pack are stored.
@@ -174,21 +192,35 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Quantize);
     let quantizer = Quantizer::of(options.weights, &decluttered)?;
+    let ranges = ranges(&decluttered, &options.calibration)?;
+    let quantizer = match (&ranges, decluttered.first()) {
+        (Some(ranges), Some(model)) => {
+            let model = quantizer.apply(model.clone())?;
+            let rounded = guard("quantize", || {
+                Rounded::of(&model, ranges).map_err(|e| PackerError::model("quantize", &e))
+            })?;
+            quantizer.with_bytes(rounded)
+        }
+        _ => quantizer,
+    };
     let rounded = decluttered.iter().map(|model| quantizer.apply(model.clone()));
     let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Plan);
     // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
-    let by_image = options.target.runs_here();
-    let graphs = imported.iter().zip(rounded).map(|(i, model)| Planned::of(i, model, &quantizer, by_image));
+    let by_image = options.target.runs_here() && ranges.is_none();
+    let ranges = ranges.as_ref();
+    let graphs =
+        imported.iter().zip(rounded).map(|(i, model)| Planned::of(i, model, &quantizer, by_image, ranges));
     let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
     (options.progress)(Stage::Write);
     let portable = Portable::of(first, &graphs[0].simplified, &quantizer);
-    let mut file = Writer { graphs, parsed, onnx_bytes, options, quantizer, portable };
+    let int8 = ranges.map(|_| Int8Report::default());
+    let mut file = Writer { graphs, parsed, onnx_bytes, options, quantizer, portable, int8 };
     let mut written = file.write(BTreeMap::new())?;
     (file.options.progress)(Stage::Verify);
     let mut errors = BTreeMap::new();
     if file.options.target.runs_here() {
-        if file.quantizer.encoding().is_some() {
+        if file.quantizer.rounds() {
             for (imported, simplified) in imported.iter().zip(decluttered) {
                 let (typed, inputs, rounds) =
                     (imported.typed.clone(), &imported.inputs, (file.options.seed, ROUNDS));
@@ -203,6 +235,15 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     let written = file.write(errors.clone())?;
     let report = report(&written, onnx_bytes.len(), errors, &file)?;
     Ok(Packed { bytes: written.bytes, report })
+}
+
+/// The ranges of the activations, where there is something to measure them with.
+fn ranges(models: &[TypedModel], sets: &[Vec<Tensor>]) -> Result<Option<Calibration>, PackerError> {
+    let Some(model) = models.first().filter(|_| !sets.is_empty()) else { return Ok(None) };
+    let found = guard("calibrate", || {
+        int8::observe(model, sets).map_err(|e| PackerError::model("calibrate", &e))
+    })?;
+    Ok(Some(found))
 }
 
 fn keep_worst(errors: &mut BTreeMap<String, f64>, found: BTreeMap<String, f64>) {
@@ -229,16 +270,25 @@ fn open_where_they_differ(sides: &mut [&mut Vec<Port>]) {
 pub(crate) struct Graphs {
     pub(crate) decluttered: TypedModel,
     pub(crate) optimized: TypedModel,
+    /// Convolutions in bytes, and those that are not.
+    bytes: (usize, usize),
 }
 
 impl Graphs {
-    pub(crate) fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
+    /// In f32 where `ranges` of activations are not given.
+    pub(crate) fn of(decluttered: TypedModel, ranges: Option<&Calibration>) -> Result<Graphs, PackerError> {
         let plan = || {
-            let planned = block(&decluttered).and_then(crate::fuse::fuse);
-            planned.and_then(TypedModel::into_optimized).map_err(|e| PackerError::model("plan", &e))
+            let planned = match ranges {
+                None => block(&decluttered).map(|model| (model, (0, 0))),
+                Some(ranges) => int8::rewrite(&decluttered, ranges),
+            };
+            let optimized = planned.and_then(|(model, bytes)| {
+                Ok((crate::fuse::fuse(model)?.into_optimized()?, bytes))
+            });
+            optimized.map_err(|e| PackerError::model("plan", &e))
         };
-        let optimized = guard("plan", plan)?;
-        Ok(Graphs { decluttered, optimized })
+        let (optimized, bytes) = guard("plan", plan)?;
+        Ok(Graphs { decluttered, optimized, bytes })
     }
 }
 
@@ -262,19 +312,24 @@ impl Planned {
         simplified: TypedModel,
         quantizer: &Quantizer,
         by_image: bool,
+        ranges: Option<&Calibration>,
     ) -> Result<Planned, PackerError> {
         let batch = if by_image { Batch::of(imported, &simplified, quantizer) } else { Ok(None) };
         match batch {
             Ok(Some(batch)) => {
                 Ok(Planned { simplified, way: Way::ByImage(Box::new(batch)), as_a_whole: None })
             }
-            Ok(None) => Planned::whole(simplified, None),
-            Err(e) => Planned::whole(simplified, Some(e)),
+            Ok(None) => Planned::whole(simplified, None, ranges),
+            Err(e) => Planned::whole(simplified, Some(e), ranges),
         }
     }
 
-    fn whole(simplified: TypedModel, as_a_whole: Option<PackerError>) -> Result<Planned, PackerError> {
-        let way = Way::Whole(Box::new(Graphs::of(simplified.clone())?));
+    fn whole(
+        simplified: TypedModel,
+        as_a_whole: Option<PackerError>,
+        ranges: Option<&Calibration>,
+    ) -> Result<Planned, PackerError> {
+        let way = Way::Whole(Box::new(Graphs::of(simplified.clone(), ranges)?));
         Ok(Planned { simplified, way, as_a_whole })
     }
 
@@ -342,6 +397,8 @@ struct Writer<'a, 'o> {
     quantizer: Quantizer,
     /// Or why the model has none.
     portable: Result<Portable, PackerError>,
+    /// Where some convolutions are in bytes.
+    int8: Option<Int8Report>,
 }
 
 /// A file, and what was found while it was written.
@@ -398,6 +455,14 @@ impl Writer<'_, '_> {
     ) -> Result<(), PackerError> {
         let rounds = (self.options.seed, ROUNDS);
         let reference = self.quantizer.reference(&imported.typed)?;
+        if let Some(report) = &mut self.int8 {
+            if let Some(Planned { way: Way::Whole(graphs), .. }) = self.graphs.first() {
+                (report.convolutions, report.kept) = graphs.bytes;
+            }
+            let found = guard("verify", || verify_bytes(&written.bytes, reference, &imported.inputs, rounds))?;
+            keep_worst(&mut report.relative_error, found);
+            return Ok(());
+        }
         let check = |bytes: &[u8]| {
             let (reference, inputs) = (reference.clone(), &imported.inputs);
             guard("verify", || verify(bytes, &Path::Tuned, reference, inputs, rounds))
@@ -406,7 +471,7 @@ impl Writer<'_, '_> {
         if let (Err(why), Some(Planned { simplified, way: Way::ByImage(_), .. })) =
             (&found, self.graphs.get(index))
         {
-            self.graphs[index] = Planned::whole(simplified.clone(), Some(why.clone()))?;
+            self.graphs[index] = Planned::whole(simplified.clone(), Some(why.clone()), None)?;
             *written = self.write(BTreeMap::new())?;
             found = check(&written.bytes);
         }
@@ -482,6 +547,10 @@ impl Writer<'_, '_> {
             Ok(portable) => portable.fixed_axes(),
             Err(e) => Some(format!("none: {e}")),
         };
+        if let Some(int8) = &self.int8 {
+            let text = format!("{} convolutions, {} in f32", int8.convolutions, int8.kept);
+            provenance.options.insert("int8".to_owned(), text);
+        }
         provenance.options.extend(without.map(|why| ("portable".to_owned(), why)));
         provenance.options.extend(self.batch().map(|how| ("batch".to_owned(), how)));
         manifest
@@ -523,6 +592,7 @@ fn report(
         pack_bytes: bytes.len(),
         weights: weights.clone(),
         max_relative_error,
+        int8: file.int8.clone(),
         portable: portable.clone(),
         without_portable: file.portable.as_ref().err().map(ToString::to_string),
         batch: file.batch(),

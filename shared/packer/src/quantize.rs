@@ -12,6 +12,7 @@ use crate::blocked::block;
 use crate::error::PackerError;
 use crate::fingerprint::{Fingerprint, sum};
 use crate::fuse::fuse;
+use crate::int8::Rounded;
 use crate::pack::{guard, simplify};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
@@ -85,6 +86,8 @@ pub(crate) struct Quantizer {
     chosen: HashMap<Fingerprint, Channels>,
     /// Weights that the encoding has no place for, each with why.
     kept: Vec<String>,
+    /// Weights of convolutions in bytes.
+    bytes: Rounded,
 }
 
 impl Quantizer {
@@ -136,6 +139,16 @@ impl Quantizer {
         Ok(())
     }
 
+    /// Also rounds the weights of convolutions in bytes.
+    pub(crate) fn with_bytes(self, bytes: Rounded) -> Quantizer {
+        Quantizer { bytes, ..self }
+    }
+
+    /// Whether any weights are rounded.
+    pub(crate) fn rounds(&self) -> bool {
+        self.encoding.is_some() || !self.bytes.is_empty()
+    }
+
     /// The encoding of rounded weights, if any are.
     pub(crate) fn encoding(&self) -> Option<Encoding> {
         self.encoding
@@ -147,7 +160,8 @@ impl Quantizer {
     }
 
     /// `model`, simplified, with its chosen constants rounded.
-    pub(crate) fn apply(&self, mut model: TypedModel) -> Result<TypedModel, PackerError> {
+    pub(crate) fn apply(&self, model: TypedModel) -> Result<TypedModel, PackerError> {
+        let mut model = self.bytes.apply(model).map_err(|e| PackerError::model("quantize", &e))?;
         let Some(encoding) = self.encoding else { return Ok(model) };
         let round = move || -> TractResult<TypedModel> {
             for id in 0..model.nodes.len() {
@@ -170,9 +184,9 @@ impl Quantizer {
     /// What a pack of the imported graph `typed` is compared with: the graph as it was imported, or where weights are
     /// rounded, the simplified one with them.
     pub(crate) fn reference(&self, typed: &TypedModel) -> Result<TypedModel, PackerError> {
-        match self.encoding {
-            None => Ok(typed.clone()),
-            Some(_) => simplify(typed).and_then(|model| self.apply(model)),
+        match self.rounds() {
+            false => Ok(typed.clone()),
+            true => simplify(typed).and_then(|model| self.apply(model)),
         }
     }
 }

@@ -39,6 +39,7 @@ fn try_pack_in(
         manifest,
         target: Target::Common,
         weights,
+        calibration: Vec::new(),
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
         progress: &mut |stage| stages.push(stage),
         seed: 7,

@@ -325,9 +325,9 @@ mod avx2 {
                 sums(tile, &constants, places, first + i * TILE);
             }
             let first = first + whole.len() * TILE;
-            match rest {
-                &[a, b] => sums(tile, &constants, &[a, b], first),
-                &[a] => sums(tile, &constants, &[a], first),
+            match *rest {
+                [a, b] => sums(tile, &constants, &[a, b], first),
+                [a] => sums(tile, &constants, &[a], first),
                 _ => {}
             }
         }

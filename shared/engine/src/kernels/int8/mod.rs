@@ -21,7 +21,31 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+use crate::kernels::has_avx2;
+use std::cell::Cell;
 pub(crate) use tail::{Function, Residual, Tail, To};
+
+thread_local! {
+    static PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` with the convolutions in bytes that it calls on this thread in plain code, whatever the CPU has: what their
+/// vectors are held to, for whoever verifies a pack.
+pub fn in_plain_code<R>(f: impl FnOnce() -> R) -> R {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            PLAIN.set(self.0);
+        }
+    }
+    let _before = Before(PLAIN.replace(true));
+    f()
+}
+
+/// Whether vectors are used.
+pub(crate) fn vectors() -> bool {
+    has_avx2() && !PLAIN.get()
+}
 
 /// Where a kernel's output goes.
 pub(crate) enum Output<'a> {
