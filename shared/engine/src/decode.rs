@@ -6,13 +6,13 @@ use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
 use crate::expanded::{ExpandedWeights, Matrix};
 use crate::kernels::columns::Reduction;
+use crate::laid_out::Reading;
 use crate::ops::{
     Attention, BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, Dense,
     DepthwiseConv, DequantizeImage, DirectConv, GatherAxis, GatherRows, Im2col, Int8Conv, Int8DepthwiseConv,
-    Int8MaxPool, LayerNorm, OneHotRows, Pad, PerChannel,
-    PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, QuantizeImage, ReduceColumns, Scan, UnblockChannels, Upsample, int8,
+    Int8MaxPool, LayerNorm, OneHotRows, Pad, PerChannel, PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack,
+    QuantizeImage, ReduceColumns, Scan, UnblockChannels, Upsample, int8,
 };
-use crate::laid_out::Reading;
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
 use crate::values::{datum_type, from_bytes, packed_format, typed_fact};
@@ -232,7 +232,12 @@ impl Decoder<'_> {
             Op::Int8DepthwiseConv { window, kernel, zero, tail } => {
                 let slide = int8::slide(window, first(inputs)?, *zero)?;
                 let weights = self.expanded.bytes.get(self.pack, self.region, *kernel, Reading::Taps)?;
-                Box::new(Int8DepthwiseConv { slide, weights, tail: *tail, shape: tensor_shape(output)?.to_vec() })
+                Box::new(Int8DepthwiseConv {
+                    slide,
+                    weights,
+                    tail: *tail,
+                    shape: tensor_shape(output)?.to_vec(),
+                })
             }
             Op::Int8MaxPool { window } => {
                 let slide = int8::slide(window, first(inputs)?, 0)?;

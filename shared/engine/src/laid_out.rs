@@ -59,7 +59,8 @@ impl LaidOutWeights {
             (form, _) => bail!("a weight of {form:?}, expected int8"),
         };
         let range = pack.weight_range(id)?;
-        let made = Arc::new(LaidOut { region: region.clone(), range, stored, reading, values: OnceLock::new() });
+        let made =
+            Arc::new(LaidOut { region: region.clone(), range, stored, reading, values: OnceLock::new() });
         known.insert((id, reading), made.clone());
         Ok(made)
     }

@@ -30,8 +30,8 @@ pub mod target;
 mod team;
 mod values;
 
-pub use kernels::int8::in_plain_code;
 pub use error::{EngineError, ErrorKind};
+pub use kernels::int8::in_plain_code;
 pub use memory::{Allocator, prepare_process};
 pub use plan::{BuildOptions, Plan, Port, Source};
 pub use plans::Plans;

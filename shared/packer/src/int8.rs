@@ -16,14 +16,14 @@ use crate::blocked::block_named;
 use crate::planned::{NOT_YET, Planned};
 use glowplug_pack::int8::{FEW, MOST, Runs, pixel};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp, Window};
-use std::collections::{HashMap, HashSet};
 pub(crate) use rounded::Rounded;
+use std::collections::{HashMap, HashSet};
 use tail::{Steps, Tail};
 use tract_core::internal::*;
 use weights::Filters;
 
 /// The least and the largest value that each node of a simplified graph gave, by the node's name.
-pub type Calibration = HashMap<String, (f32, f32)>;
+pub(crate) type Calibration = HashMap<String, (f32, f32)>;
 
 /// The ranges of all values of `model`, simplified, over runs with each set of `inputs`.
 pub(crate) fn observe(model: &TypedModel, inputs: &[Vec<glowplug_pack::Tensor>]) -> TractResult<Calibration> {
@@ -110,7 +110,8 @@ pub(crate) fn rewrite(
     calibration: &Calibration,
 ) -> TractResult<(TypedModel, (usize, usize))> {
     let (blocked, names) = block_named(model)?;
-    let mut pass = Pass { from: &blocked, names, calibration, to: TypedModel::default(), values: HashMap::new() };
+    let mut pass =
+        Pass { from: &blocked, names, calibration, to: TypedModel::default(), values: HashMap::new() };
     pass.to.symbols = blocked.symbols.clone();
     let order = blocked.eval_order()?;
     let found = pass.all()?;
@@ -228,7 +229,8 @@ impl Pass<'_> {
         for id in order {
             let node = self.from.node(*id);
             let max = node.op_as::<Planned>().is_some_and(|p| matches!(p.op, PlanOp::MaxPool { .. }));
-            let given = node.inputs.first().is_some_and(|o| convs.contains(&o.node) || pools.contains(&o.node));
+            let given =
+                node.inputs.first().is_some_and(|o| convs.contains(&o.node) || pools.contains(&o.node));
             let blocked = node.op_as::<Planned>().is_some_and(|p| p.shape.len() == 5);
             let wanted = self.from.outlet_successors(node.id.into()).iter().any(|i| convs.contains(&i.node));
             if max && given && blocked && wanted {
@@ -284,7 +286,9 @@ impl Pass<'_> {
         let scale = self.scale(outlet).context("a value whose range is not known")?;
         let floats = self.floats(outlet)?;
         let shape = match self.shape(floats)?[..] {
-            [n, blocks, h, w, CHANNEL_BLOCK] => tvec![n, h, w, pixel(blocks * CHANNEL_BLOCK).context("a size")?],
+            [n, blocks, h, w, CHANNEL_BLOCK] => {
+                tvec![n, h, w, pixel(blocks * CHANNEL_BLOCK).context("a size")?]
+            }
             [n, c, h, w] => tvec![n, h, w, if c <= FEW { FEW } else { pixel(c).context("a size")? }],
             ref shape => bail!("{shape:?} is no image"),
         };

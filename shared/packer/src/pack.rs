@@ -240,9 +240,8 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
 /// The ranges of the activations, where there is something to measure them with.
 fn ranges(models: &[TypedModel], sets: &[Vec<Tensor>]) -> Result<Option<Calibration>, PackerError> {
     let Some(model) = models.first().filter(|_| !sets.is_empty()) else { return Ok(None) };
-    let found = guard("calibrate", || {
-        int8::observe(model, sets).map_err(|e| PackerError::model("calibrate", &e))
-    })?;
+    let found =
+        guard("calibrate", || int8::observe(model, sets).map_err(|e| PackerError::model("calibrate", &e)))?;
     Ok(Some(found))
 }
 
@@ -282,9 +281,8 @@ impl Graphs {
                 None => block(&decluttered).map(|model| (model, (0, 0))),
                 Some(ranges) => int8::rewrite(&decluttered, ranges),
             };
-            let optimized = planned.and_then(|(model, bytes)| {
-                Ok((crate::fuse::fuse(model)?.into_optimized()?, bytes))
-            });
+            let optimized =
+                planned.and_then(|(model, bytes)| Ok((crate::fuse::fuse(model)?.into_optimized()?, bytes)));
             optimized.map_err(|e| PackerError::model("plan", &e))
         };
         let (optimized, bytes) = guard("plan", plan)?;
@@ -459,7 +457,8 @@ impl Writer<'_, '_> {
             if let Some(Planned { way: Way::Whole(graphs), .. }) = self.graphs.first() {
                 (report.convolutions, report.kept) = graphs.bytes;
             }
-            let found = guard("verify", || verify_bytes(&written.bytes, reference, &imported.inputs, rounds))?;
+            let found =
+                guard("verify", || verify_bytes(&written.bytes, reference, &imported.inputs, rounds))?;
             keep_worst(&mut report.relative_error, found);
             return Ok(());
         }

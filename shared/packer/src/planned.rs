@@ -26,7 +26,9 @@ impl Planned {
     /// Images of bytes have four axes; all else is f32.
     fn datum_type(&self) -> DatumType {
         let bytes = match self.op {
-            PlanOp::QuantizeImage { .. } | PlanOp::Int8DepthwiseConv { .. } | PlanOp::Int8MaxPool { .. } => true,
+            PlanOp::QuantizeImage { .. } | PlanOp::Int8DepthwiseConv { .. } | PlanOp::Int8MaxPool { .. } => {
+                true
+            }
             PlanOp::Int8Conv { .. } => self.shape.len() == 4,
             _ => false,
         };

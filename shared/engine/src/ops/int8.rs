@@ -214,8 +214,7 @@ impl EvalOp for QuantizeImage {
         let x = args_1!(inputs);
         let [.., pixel] = self.shape[..] else { return Err(not_an_image(&self.shape)) };
         let mut output = Tensor::zero::<u8>(&self.shape)?;
-        let quantize =
-            Quantize { inverse: self.inverse, zero: f32::from(self.zero), most: f32::from(MOST) };
+        let quantize = Quantize { inverse: self.inverse, zero: f32::from(self.zero), most: f32::from(MOST) };
         let to = &mut output.try_as_plain_ram_mut()?;
         let from = x.try_as_plain_ram()?;
         quantize.run(from.as_slice::<f32>()?, &self.floats, to.as_slice_mut::<u8>()?, pixel, vectors())?;
@@ -246,7 +245,12 @@ impl EvalOp for DequantizeImage {
         let dequantize = Dequantize { scale: self.scale, zero: f32::from(self.zero) };
         let to = &mut output.try_as_plain_ram_mut()?;
         let from = x.try_as_plain_ram()?;
-        dequantize.run(from.as_slice::<u8>()?, self.pixel, to.as_slice_mut::<f32>()?, &floats(&self.shape)?)?;
+        dequantize.run(
+            from.as_slice::<u8>()?,
+            self.pixel,
+            to.as_slice_mut::<f32>()?,
+            &floats(&self.shape)?,
+        )?;
         Ok(tvec!(output.into_tvalue()))
     }
 }

@@ -90,9 +90,7 @@ impl<'a> Context<'a> {
             {
                 Ok((*k, *mn))
             }
-            form => {
-                Err(format!("weight {} is {form:?}, expected panels of {FILTER_PANEL} in int8", id.0))
-            }
+            form => Err(format!("weight {} is {form:?}, expected panels of {FILTER_PANEL} in int8", id.0)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What follows a convolution, as what its kernel does after the sum.
 
-use super::weights::Filters;
 use super::Scale;
+use super::weights::Filters;
 use glowplug_pack::int8::MOST;
 use glowplug_pack::plan::{BinaryOp, ConvStep, Int8Function, Int8Tail, UnaryOp};
 use tract_core::internal::*;

@@ -1,8 +1,8 @@
 //! Filters in int8 whose sums fit 16 bits.
 
+use glowplug_pack::Encoding;
 use glowplug_pack::encoding::{int8_nearest, int8_scale};
 use glowplug_pack::int8::{Runs, SUM_LIMIT, most_of_a_group, tap_group};
-use glowplug_pack::Encoding;
 use tract_core::internal::*;
 
 /// How often a scale is made larger until its filter fits.

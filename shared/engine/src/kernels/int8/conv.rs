@@ -15,6 +15,8 @@ use tract_core::internal::{TractResult, ensure};
 const TILE: usize = 3;
 /// Bytes of the input that one piece of work sees: they stay in the second cache beside a panel.
 const INPUT_BYTES: usize = 160 << 10;
+/// Bytes of the output that one piece of work writes panel by panel: they stay there too.
+const OUTPUT_BYTES: usize = 128 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
@@ -163,7 +165,8 @@ impl Conv<'_> {
         let in_place = slide.is_inside() && slide.pixel.is_multiple_of(OCTET);
         // Threads get as many ranges each. Where there are fewer ranges than threads, they share the panels.
         let (threads, rows) = (threads(), slide.vertical.output);
-        let at_once = slide.rows_within(INPUT_BYTES);
+        let most = OUTPUT_BYTES / (slide.horizontal.output * panels * FILTERS).max(1);
+        let at_once = slide.rows_within(INPUT_BYTES).min(most).max(1);
         let (ranges, shares) = match slide.images * rows.div_ceil(at_once) {
             all if all < threads => (rows.div_ceil(at_once), threads.min(panels)),
             _ => (rows.div_ceil(at_once).next_multiple_of(threads), 1),
@@ -193,7 +196,8 @@ impl Conv<'_> {
         for y in 0..piece.rows.len() {
             places.extend((0..h.output).map(|x| y * v.stride * row + x * h.stride * pixel));
         }
-        let step = if self.runs.joined { (v.dilation * row, 0) } else { (v.dilation * row, h.dilation * pixel) };
+        let step =
+            if self.runs.joined { (v.dilation * row, 0) } else { (v.dilation * row, h.dilation * pixel) };
         let taps = if self.runs.joined { 1 } else { h.kernel };
         let first = piece.image * slide.outputs() + piece.rows.start * h.output;
         for panel in piece.panels.clone() {
@@ -268,7 +272,9 @@ impl Tile<'_> {
             let run = place + run / self.taps * self.step.0 + run % self.taps * self.step.1;
             let octets = self.input[run..][..self.octets * OCTET].as_chunks::<OCTET>().0;
             for (octet, weights) in octets.iter().zip(&mut weights) {
-                for (quad, weights) in octet.as_chunks::<4>().0.iter().zip(weights.as_chunks::<{ STEP / 2 }>().0) {
+                for (quad, weights) in
+                    octet.as_chunks::<4>().0.iter().zip(weights.as_chunks::<{ STEP / 2 }>().0)
+                {
                     for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<4>().0) {
                         let products = quad.iter().zip(weights).map(|(x, w)| i32::from(*x) * i32::from(*w));
                         *sum += products.sum::<i32>();
@@ -306,9 +312,9 @@ impl Tile<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::super::tail::avx2::{bytes, constants};
+    use super::super::Function;
+    use super::super::tail::avx2::{Common, Constants, bytes, common, eights, value};
     use super::{FILTERS, OCTET, Out, STEP, TILE, Tile};
-    use crate::kernels::int8::tail::avx2::Constants;
     use std::arch::x86_64::*;
 
     /// # Safety
@@ -317,17 +323,39 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     #[allow(unsafe_code, reason = "vector instructions")]
     pub(super) unsafe fn all(tile: &Tile<'_>, places: &[usize], first: usize) {
-        let constants = constants(tile.tail, tile.panel * FILTERS);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (tile.tail.residual.is_some(), tile.tail.function) {
+                (false, Function::Identity) => tiles::<false, false>(tile, places, first),
+                (true, Function::Identity) => tiles::<true, false>(tile, places, first),
+                (false, Function::HardSwish) => tiles::<false, true>(tile, places, first),
+                (true, Function::HardSwish) => tiles::<true, true>(tile, places, first),
+            }
+        }
+    }
+
+    /// With a residual, and with HardSwish.
+    ///
+    /// # Safety
+    /// As [`all`].
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    unsafe fn tiles<const RESIDUAL: bool, const SWISH: bool>(
+        tile: &Tile<'_>,
+        places: &[usize],
+        first: usize,
+    ) {
+        let constants = &(eights(tile.tail, tile.panel * FILTERS), common(tile.tail));
         let (whole, rest) = places.as_chunks::<TILE>();
         // SAFETY: the caller's promise.
         unsafe {
             for (i, places) in whole.iter().enumerate() {
-                sums(tile, &constants, places, first + i * TILE);
+                sums::<3, RESIDUAL, SWISH>(tile, constants, places, first + i * TILE);
             }
             let first = first + whole.len() * TILE;
             match *rest {
-                [a, b] => sums(tile, &constants, &[a, b], first),
-                [a] => sums(tile, &constants, &[a], first),
+                [a, b] => sums::<2, RESIDUAL, SWISH>(tile, constants, &[a, b], first),
+                [a] => sums::<1, RESIDUAL, SWISH>(tile, constants, &[a], first),
                 _ => {}
             }
         }
@@ -338,7 +366,12 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     #[allow(unsafe_code, reason = "vector instructions")]
-    unsafe fn sums<const P: usize>(tile: &Tile<'_>, constants: &Constants, places: &[usize; P], first: usize) {
+    unsafe fn sums<const P: usize, const RESIDUAL: bool, const SWISH: bool>(
+        tile: &Tile<'_>,
+        (constants, common): &([Constants; 2], Common),
+        places: &[usize; P],
+        first: usize,
+    ) {
         let mut sums = [[_mm256_setzero_si256(); 2]; P];
         let ones = _mm256_set1_epi16(1);
         let mut weights = tile.weights.as_ptr();
@@ -347,7 +380,8 @@ mod avx2 {
             for row in 0..tile.rows {
                 for tap in 0..tile.taps {
                     let run = row * tile.step.0 + tap * tile.step.1;
-                    let at: [*const u8; P] = std::array::from_fn(|p| tile.input.as_ptr().add(places[p] + run));
+                    let at: [*const u8; P] =
+                        std::array::from_fn(|p| tile.input.as_ptr().add(places[p] + run));
                     for octet in 0..tile.octets {
                         let w: [__m256i; 4] =
                             std::array::from_fn(|i| _mm256_loadu_si256(weights.add(i * 32).cast()));
@@ -372,12 +406,13 @@ mod avx2 {
             for (p, sums) in sums.into_iter().enumerate() {
                 let at = first + p;
                 let place = (at * tile.panels + tile.panel) * FILTERS;
-                let residual = tile.tail.residual.map(|r| {
+                let residual = tile.tail.residual.filter(|_| RESIDUAL).map(|r| {
                     let bytes = _mm_loadu_si128(r.values.as_ptr().add(place).cast());
                     [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
                 });
-                let value = |v: usize| constants.value(v, tile.tail, sums[v], residual.map(|r| r[v]));
-                let values = [value(0), value(1)];
+                let values: [__m256; 2] = std::array::from_fn(|v| {
+                    value::<SWISH>((tile.tail, common), constants[v], sums[v], residual.map(|r| r[v]))
+                });
                 match tile.output {
                     Out::Bytes(to) => _mm_storeu_si128(to.add(place).cast(), bytes(values)),
                     Out::Floats(to) => {

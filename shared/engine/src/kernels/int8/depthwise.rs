@@ -133,7 +133,9 @@ impl Plane<'_> {
                 for channel in 0..self.pixel {
                     let weights = &self.weights[channel / PIXEL * len..][..len];
                     let lane = channel % PIXEL;
-                    let weight = |tap: usize| weights[tap / 2 * 4 * PIXEL + lane / 8 * 2 * PIXEL + lane % 8 * 2 + tap % 2];
+                    let weight = |tap: usize| {
+                        weights[tap / 2 * 4 * PIXEL + lane / 8 * 2 * PIXEL + lane % 8 * 2 + tap % 2]
+                    };
                     let product = |(i, tap): (usize, &usize)| {
                         i32::from(self.input[from + tap + channel]) * i32::from(weight(i))
                     };
@@ -149,7 +151,8 @@ impl Plane<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::super::tail::avx2::{quads, value};
+    use super::super::Function;
+    use super::super::tail::avx2::{common, quads, value};
     use super::{Out, PIXEL, Plane};
     use glowplug_pack::int8::CHUNK;
     use std::arch::x86_64::*;
@@ -164,7 +167,24 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     #[allow(unsafe_code, reason = "vector instructions")]
     pub(super) unsafe fn all(plane: &Plane<'_>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match plane.tail.function {
+                Function::Identity => rows::<false>(plane),
+                Function::HardSwish => rows::<true>(plane),
+            }
+        }
+    }
+
+    /// With HardSwish, or without.
+    ///
+    /// # Safety
+    /// As [`all`].
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    unsafe fn rows<const SWISH: bool>(plane: &Plane<'_>) {
         let Out::Bytes(output) = plane.output else { return };
+        let common = common(plane.tail);
         let len = plane.taps.len() * 2 * PIXEL;
         for y in 0..plane.extents.0 {
             for (group, weights) in plane.weights.chunks_exact(len).enumerate().take(plane.pixel / PIXEL) {
@@ -178,9 +198,14 @@ mod avx2 {
                     // SAFETY: the caller's promise.
                     unsafe {
                         let from = [at(x), at(other)].map(|at| plane.input.as_ptr().add(at));
-                        let sums = sums(from, plane.taps, weights);
+                        let sums = sums::<SWISH>(from, plane.taps, weights);
                         let whole: [__m256i; 4] = std::array::from_fn(|i| {
-                            _mm256_cvtps_epi32(value(plane.tail, constants[i], sums[i], None))
+                            _mm256_cvtps_epi32(value::<SWISH>(
+                                (plane.tail, &common),
+                                constants[i],
+                                sums[i],
+                                None,
+                            ))
                         });
                         let [a, b, c, d] = whole;
                         let bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
@@ -194,14 +219,14 @@ mod avx2 {
         }
     }
 
-    /// The sums of two outputs: vector `i` holds channels from `4 * i` on of the first, then of the second.
+    /// The sums of two outputs, whatever follows them (each caller has its own, so that it is made a part of it): vector `i` holds channels from `4 * i` on of the first, then of the second.
     ///
     /// # Safety
     /// As [`all`].
     #[target_feature(enable = "avx2")]
     #[inline]
     #[allow(unsafe_code, reason = "vector instructions")]
-    unsafe fn sums(from: [*const u8; 2], taps: &[usize], weights: &[i8]) -> [__m256i; 4] {
+    unsafe fn sums<const SWISH: bool>(from: [*const u8; 2], taps: &[usize], weights: &[i8]) -> [__m256i; 4] {
         let mut sums = [_mm256_setzero_si256(); 4];
         let pairs = taps.as_chunks::<2>().0;
         let weights = weights.as_chunks::<{ 4 * PIXEL }>().0;
@@ -209,11 +234,13 @@ mod avx2 {
             // SAFETY: the caller's promise.
             let more = unsafe {
                 match (pairs, weights) {
-                    (&[a, b, c, d, e], [v, w, x, y, z]) => chunk(from, [a, b, c, d, e], [v, w, x, y, z]),
-                    (&[a, b, c, d], [v, w, x, y]) => chunk(from, [a, b, c, d], [v, w, x, y]),
-                    (&[a, b, c], [v, w, x]) => chunk(from, [a, b, c], [v, w, x]),
-                    (&[a, b], [v, w]) => chunk(from, [a, b], [v, w]),
-                    (&[a], [v]) => chunk(from, [a], [v]),
+                    (&[a, b, c, d, e], [v, w, x, y, z]) => {
+                        chunk::<_, SWISH>(from, [a, b, c, d, e], [v, w, x, y, z])
+                    }
+                    (&[a, b, c, d], [v, w, x, y]) => chunk::<_, SWISH>(from, [a, b, c, d], [v, w, x, y]),
+                    (&[a, b, c], [v, w, x]) => chunk::<_, SWISH>(from, [a, b, c], [v, w, x]),
+                    (&[a, b], [v, w]) => chunk::<_, SWISH>(from, [a, b], [v, w]),
+                    (&[a], [v]) => chunk::<_, SWISH>(from, [a], [v]),
                     // As many pairs of weights as of taps, from one to five.
                     _ => sums,
                 }
@@ -228,7 +255,7 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     #[allow(unsafe_code, reason = "vector instructions")]
-    unsafe fn chunk<const N: usize>(
+    unsafe fn chunk<const N: usize, const SWISH: bool>(
         from: [*const u8; 2],
         pairs: [[usize; 2]; N],
         weights: [&[i8; 4 * PIXEL]; N],

@@ -16,12 +16,16 @@ pub(crate) fn panel_len(runs: &Runs) -> usize {
 /// whether its sums fit 16 bits where they have to.
 pub(crate) fn lay_out(runs: &Runs, from: &[u8], to: &mut [i8]) -> bool {
     let taps = runs.kernel.0 * runs.kernel.1;
-    let from = from.as_chunks::<FILTERS>().0;
-    for (depth, weights) in from.iter().enumerate() {
-        let (step, byte) = runs.place(depth / taps, depth % taps);
-        let place = step * STEP + byte / 4 * (STEP / 2) + byte % 4;
-        for (filter, weight) in weights.iter().enumerate() {
-            to[place + filter / 8 * (STEP / 4) + filter % 8 * 4] = weight.cast_signed();
+    let channels = from.as_chunks::<FILTERS>().0.chunks_exact(taps.max(1));
+    for (channel, of_channel) in channels.enumerate() {
+        for (tap, weights) in of_channel.iter().enumerate() {
+            let (step, byte) = runs.place(channel, tap);
+            let place = step * STEP + byte / 4 * (STEP / 2) + byte % 4;
+            let (low, high) = weights.split_at(FILTERS / 2);
+            for (half, weights) in [low, high].into_iter().enumerate() {
+                let to = &mut to[place + half * (STEP / 4)..][..4 * (FILTERS / 2) - 3];
+                to.iter_mut().step_by(4).zip(weights).for_each(|(to, w)| *to = w.cast_signed());
+            }
         }
     }
     sums_fit(to)

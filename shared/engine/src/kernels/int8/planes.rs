@@ -64,11 +64,11 @@ impl Quantize {
                 }
                 continue;
             }
-            for (position, to) in to.chunks_exact_mut(pixel).enumerate() {
-                for (channel, to) in to.iter_mut().enumerate() {
-                    let at = (channel / lanes * plane + position) * lanes + channel % lanes;
-                    *to = if channel < channels { self.of(from[at]) } else { 0 };
-                }
+            to.fill(0);
+            for channel in 0..channels {
+                let from = from[channel / lanes * plane * lanes + channel % lanes..].iter().step_by(lanes);
+                let to = to[channel..].iter_mut().step_by(pixel);
+                to.zip(from).for_each(|(to, from)| *to = self.of(*from));
             }
         }
         Ok(())
@@ -104,7 +104,9 @@ impl Dequantize {
                 let positions = from.chunks_exact(pixel).zip(to.as_chunks_mut::<CHANNEL_BLOCK>().0);
                 for (from, to) in positions {
                     let from = from[block * CHANNEL_BLOCK..].iter();
-                    to.iter_mut().zip(from).for_each(|(to, q)| *to = (f32::from(*q) - self.zero) * self.scale);
+                    to.iter_mut()
+                        .zip(from)
+                        .for_each(|(to, q)| *to = (f32::from(*q) - self.zero) * self.scale);
                 }
             }
         }

@@ -73,43 +73,59 @@ pub(super) fn clamp(x: f32, low: f32, high: f32) -> f32 {
 }
 
 /// The nearest byte, ties to even, of a value from 0 to 255.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "held between the limits of a byte")]
 pub(super) fn byte(x: f32) -> u8 {
-    x.round_ties_even() as u8
+    // From here on neighbours are 1 apart, so that the sum is rounded, and its last bits are the number.
+    const WHOLE: f32 = 8_388_608.0;
+    let [byte, ..] = (x + WHOLE).to_bits().to_le_bytes();
+    byte
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2 {
-    use super::{Function, PIXEL, Tail};
+    use super::{PIXEL, Tail};
     use std::arch::x86_64::*;
 
-    /// Sixteen channels' constants.
+    /// What all channels have in common.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Constants {
-        multiplier: [__m256; 2],
-        bias: [__m256; 2],
+    pub(in super::super) struct Common {
+        low: __m256,
+        high: __m256,
+        residual: __m256,
     }
 
-    /// Those of the channels from `channel` on, eight and eight.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn constants(tail: &Tail<'_>, channel: usize) -> Constants {
-        let load = |values: &[f32]| {
-            let values: &[f32; PIXEL] = values[channel..].first_chunk().unwrap_or(&[0.0; PIXEL]);
-            // SAFETY: sixteen floats are there; loads ask for no alignment.
+    pub(in super::super) fn common(tail: &Tail<'_>) -> Common {
+        Common {
+            low: _mm256_set1_ps(tail.to.low),
+            high: _mm256_set1_ps(tail.to.high),
+            residual: _mm256_set1_ps(tail.residual.map_or(0.0, |r| r.scale)),
+        }
+    }
+
+    /// Multiplier and bias of as many channels as a vector holds.
+    pub(in super::super) type Constants = [__m256; 2];
+
+    /// Those of the sixteen channels from `channel` on, eight and eight.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn eights(tail: &Tail<'_>, channel: usize) -> [Constants; 2] {
+        let load = |values: &[f32], i: usize| {
+            let values: &[f32; 8] = values[channel + 8 * i..].first_chunk().unwrap_or(&[0.0; 8]);
+            // SAFETY: eight floats are there; loads ask for no alignment.
             #[allow(unsafe_code, reason = "loads take pointers")]
             unsafe {
-                [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))]
+                _mm256_loadu_ps(values.as_ptr())
             }
         };
-        Constants { multiplier: load(tail.multiplier), bias: load(tail.bias) }
+        std::array::from_fn(|i| [load(tail.multiplier, i), load(tail.bias, i)])
     }
 
-    /// Those of the channels from `channel` on, in the order of what depthwise sums are: each half of vector `i` holds
-    /// the channels from `4 * i` on.
+    /// Those of the sixteen channels from `channel` on, in the order of what depthwise sums are: each half of vector `i`
+    /// holds the channels from `4 * i` on.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn quads(tail: &Tail<'_>, channel: usize) -> [[__m256; 2]; 4] {
+    pub(in super::super) fn quads(tail: &Tail<'_>, channel: usize) -> [Constants; PIXEL / 4] {
         let load = |values: &[f32], i: usize| {
             let values: &[f32; 4] = values[channel + 4 * i..].first_chunk().unwrap_or(&[0.0; 4]);
             // SAFETY: four floats are there; loads ask for no alignment.
@@ -120,50 +136,34 @@ pub(super) mod avx2 {
         std::array::from_fn(|i| [load(tail.multiplier, i), load(tail.bias, i)])
     }
 
-    impl Constants {
-        /// As [`Tail::value`], of the channels in half `half`.
-        #[target_feature(enable = "avx2")]
-        #[inline]
-        pub(in super::super) fn value(
-            &self,
-            half: usize,
-            tail: &Tail<'_>,
-            sums: __m256i,
-            residual: Option<__m256i>,
-        ) -> __m256 {
-            value(tail, [self.multiplier[half], self.bias[half]], sums, residual)
-        }
-    }
-
-    /// As [`Tail::value`]; `residual` holds as many whole numbers.
+    /// As [`Tail::value`]; `residual` holds as many whole numbers, `SWISH` says whether the function is HardSwish.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn value(
-        tail: &Tail<'_>,
-        [multiplier, bias]: [__m256; 2],
+    pub(in super::super) fn value<const SWISH: bool>(
+        (tail, common): (&Tail<'_>, &Common),
+        [multiplier, bias]: Constants,
         sums: __m256i,
         residual: Option<__m256i>,
     ) -> __m256 {
         let mut x = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), multiplier), bias);
-        if let (Some(values), Some(residual)) = (residual, tail.residual) {
-            let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(values), _mm256_set1_ps(residual.scale));
-            x = _mm256_add_ps(x, scaled);
+        if let Some(values) = residual {
+            x = _mm256_add_ps(x, _mm256_mul_ps(_mm256_cvtepi32_ps(values), common.residual));
         }
-        if tail.function == Function::HardSwish {
+        if SWISH {
             let gate = _mm256_mul_ps(x, _mm256_set1_ps(1.0 / 6.0));
             let gate = _mm256_add_ps(gate, _mm256_set1_ps(0.5));
-            let gate = clamp(gate, 0.0, 1.0);
+            let gate = clamp(gate, _mm256_setzero_ps(), _mm256_set1_ps(1.0));
             let scaled = _mm256_mul_ps(_mm256_mul_ps(x, gate), _mm256_set1_ps(tail.to.scale));
             x = _mm256_add_ps(scaled, _mm256_set1_ps(tail.to.zero));
         }
-        clamp(x, tail.to.low, tail.to.high)
+        clamp(x, common.low, common.high)
     }
 
     /// The second operand is what an instruction gives where one is no number.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn clamp(x: __m256, low: f32, high: f32) -> __m256 {
-        _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(low)), _mm256_set1_ps(high))
+    fn clamp(x: __m256, low: __m256, high: __m256) -> __m256 {
+        _mm256_min_ps(_mm256_max_ps(x, low), high)
     }
 
     /// Bytes out of sixteen values, in order.

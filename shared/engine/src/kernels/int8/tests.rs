@@ -154,8 +154,13 @@ fn check(random: &mut Random, slide: Slide, channels: usize, filters: usize) {
                 let sum = (0..channels * taps).map(term).sum();
                 let place = at * to_pixel + filter;
                 let wanted = constants.value(sum, filter, place);
-                assert_eq!(bytes[place], wanted.round_ties_even() as u8, "{slide:?} {runs:?} {vectors} {place}");
-                let plane = (image * blocks + filter / CHANNEL_BLOCK) * slide.outputs() + at % slide.outputs();
+                assert_eq!(
+                    bytes[place],
+                    wanted.round_ties_even() as u8,
+                    "{slide:?} {runs:?} {vectors} {place}"
+                );
+                let plane =
+                    (image * blocks + filter / CHANNEL_BLOCK) * slide.outputs() + at % slide.outputs();
                 let found = floats[plane * CHANNEL_BLOCK + filter % CHANNEL_BLOCK];
                 assert_eq!(found.to_bits(), wanted.to_bits(), "{slide:?} {runs:?} {vectors} {place}");
             }
@@ -211,7 +216,8 @@ fn random_depthwise_convolutions_are_what_their_definition_says_to_the_bit() {
         }
         let channels = 1 + random.below(40);
         let pixel = pixel(channels).unwrap();
-        let slide = Slide { vertical, horizontal, images: 1 + random.below(2), pixel, zero: random.below(128) as u8 };
+        let slide =
+            Slide { vertical, horizontal, images: 1 + random.below(2), pixel, zero: random.below(128) as u8 };
         let taps = vertical.kernel * horizontal.kernel;
         let input = random.activations(slide.images * slide.image());
         let mut weights = vec![0u8; channels * taps];

@@ -226,7 +226,12 @@ fn images_in_bytes() {
             (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 8]), "expected bytes [N, H, W, S]"),
             (op(0.5), &[x.clone()], BYTES(&[2, 5, 4, 4]), "gives Tensor"),
             (op(0.5), &[x.clone()], Fact::f32(&[2, 4, 5, 4]), "expected bytes [N, H, W, S]"),
-            (op(0.5), &[Fact::f32(&[2, 5, 4, 5])], BYTES(&[2, 4, 5, 4]), "positions of 4 bytes for 5 channels"),
+            (
+                op(0.5),
+                &[Fact::f32(&[2, 5, 4, 5])],
+                BYTES(&[2, 4, 5, 4]),
+                "positions of 4 bytes for 5 channels",
+            ),
         ],
     );
     rule(
@@ -275,7 +280,11 @@ fn convolutions_in_bytes() {
     let (five, wide) = (BYTES(&[1, 4, 4, 32]), [x.clone(), constant.clone(), Fact::f32(&[20])]);
     let of_five = [five, constant.clone(), constant.clone()];
     rule(
-        (conv(WINDOW, 11, None, TAIL), &[BYTES(&[1, 4, 4, 16]), constant.clone(), constant.clone()], y.clone()),
+        (
+            conv(WINDOW, 11, None, TAIL),
+            &[BYTES(&[1, 4, 4, 16]), constant.clone(), constant.clone()],
+            y.clone(),
+        ),
         &[
             (conv(WINDOW, 1, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
             (conv(WINDOW, 7, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
@@ -285,7 +294,12 @@ fn convolutions_in_bytes() {
             (conv(WINDOW, 11, Some(0.5), TAIL), &three, y.clone(), "3 operands, expected 4"),
             (conv(WINDOW, 11, None, TAIL), &four, y.clone(), "4 operands, expected 3"),
             (conv(WINDOW, 11, Some(f32::NAN), TAIL), &four, y.clone(), "a factor of NaN"),
-            (conv(WINDOW, 11, Some(1.0), TAIL), &right(&[&four[..3], &three[..1]].concat()), y.clone(), "gives Tensor"),
+            (
+                conv(WINDOW, 11, Some(1.0), TAIL),
+                &right(&[&four[..3], &three[..1]].concat()),
+                y.clone(),
+                "gives Tensor",
+            ),
             (conv(WINDOW, 11, None, TAIL), &wide, y.clone(), "expected 32 values"),
             (conv(WINDOW, 11, None, TAIL), &of_five, y.clone(), "positions of 32 bytes for 3 channels"),
             (conv(WINDOW, 11, None, TAIL), &three, BYTES(&[1, 2, 2, 16]), "gives Tensor"),
@@ -307,7 +321,12 @@ fn convolutions_in_bytes() {
             (depthwise(14), &three, y.clone(), "expected rows in int8"),
             (depthwise(11), &three, y.clone(), "expected rows in int8"),
             (depthwise(10), &three, y.clone(), "of 7 channels for"),
-            (depthwise(13), &[BYTES(&[1, 4, 4, 16]), constant.clone(), constant.clone()], y.clone(), "of 20 channels for"),
+            (
+                depthwise(13),
+                &[BYTES(&[1, 4, 4, 16]), constant.clone(), constant.clone()],
+                y.clone(),
+                "of 20 channels for",
+            ),
             (depthwise(13), &[x.clone(), constant, Fact::f32(&[20])], y.clone(), "expected 32 values"),
             (depthwise(13), &three[..2], y, "2 operands, expected 3"),
             (depthwise(13), &three, Fact::f32(&[1, 3, 2, 2, 8]), "gives Tensor"),
