@@ -33,7 +33,9 @@ fn node(pack: &Pack, nodes: &[Node], node: &Node) -> usize {
     };
     let each = match &node.op {
         Op::MatMul { a, b, .. } => depth(pack, a, &operands).max(depth(pack, b, &operands)),
-        Op::Dense { weight, .. } | Op::BlockedConv { kernel: weight, .. } => depth_of(pack, *weight),
+        Op::Dense { weight, .. }
+        | Op::BlockedConv { kernel: weight, .. }
+        | Op::Int8Conv { kernel: weight, .. } => depth_of(pack, *weight),
         Op::DirectConv { kernel, .. } => match pack.weight(*kernel).map(|w| &w.form) {
             Ok(Form::Plain { shape, .. }) => element_count(shape).unwrap_or(usize::MAX),
             _ => 1,
@@ -83,6 +85,9 @@ fn window(op: &Op) -> Option<&Window> {
         | Op::Col2Im { window }
         | Op::AveragePool { window, .. }
         | Op::MaxPool { window }
+        | Op::Int8Conv { window, .. }
+        | Op::Int8DepthwiseConv { window, .. }
+        | Op::Int8MaxPool { window }
         | Op::BlockedConv { window, .. }
         | Op::BlockedDepthwiseConv { window, .. } => Some(window),
         _ => None,

@@ -98,6 +98,9 @@ fn window_of(op: &mut Op) -> Option<&mut Window> {
         | Op::Col2Im { window }
         | Op::AveragePool { window, .. }
         | Op::MaxPool { window }
+        | Op::Int8Conv { window, .. }
+        | Op::Int8DepthwiseConv { window, .. }
+        | Op::Int8MaxPool { window }
         | Op::BlockedConv { window, .. }
         | Op::BlockedDepthwiseConv { window, .. } => Some(window),
         _ => None,

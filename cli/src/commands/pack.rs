@@ -5,7 +5,7 @@ use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use glowplug_packer::{
-    ErrorKind, InputPins, PackOptions, Packed, PackerError, Report, Stage, Target, Weights,
+    Compute, ErrorKind, InputPins, PackOptions, Packed, PackerError, Report, Stage, Target, Weights,
 };
 use glowplug_predict::{Model, ModelOptions};
 use serde::Serialize;
@@ -50,6 +50,9 @@ pub(crate) struct PackArgs {
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
+    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows.
+    #[arg(long, value_name = "ARITHMETIC", default_value_t = Compute::F32, env = "GLOWPLUG_COMPUTE")]
+    compute: Compute,
     #[command(flatten)]
     compression: CompressionArgs,
 }
@@ -98,7 +101,13 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
         &args.model,
         args.manifest.as_deref(),
         args.inputs.clone(),
-        &How { target: *first, weights: args.weights, entropy: args.entropy, data: &data },
+        &How {
+            target: *first,
+            weights: args.weights,
+            entropy: args.entropy,
+            compute: args.compute,
+            data: &data,
+        },
         progress,
     )?;
     for target in others {
@@ -108,6 +117,7 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
         child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
         // It is `merge` that codes: the other's weights are mostly ours.
         child.args(["--weights", &args.weights.to_string()]).env_remove("GLOWPLUG_ENTROPY");
+        child.args(["--compute", &args.compute.to_string()]);
         if let Some(calibration) = &args.compression.calibrate {
             child.arg("--calibrate").arg(calibration);
         }
@@ -134,6 +144,7 @@ pub(crate) struct How<'a> {
     pub(crate) target: Target,
     pub(crate) weights: Weights,
     pub(crate) entropy: bool,
+    pub(crate) compute: Compute,
     pub(crate) data: &'a compression::Data,
 }
 
@@ -159,6 +170,7 @@ pub(crate) fn pack_file(
         calibration: how.data.calibration.as_ref(),
         contract: how.data.contract(),
         entropy: how.entropy,
+        compute: how.compute,
         read_asset: &mut |name| std::fs::read(beside.join(name)),
         progress: &mut |stage, detail| progress(stage, detail),
         seed: 0,
@@ -212,6 +224,9 @@ impl fmt::Display for Answer {
             write!(f, "  {} of {} chunks entropy-coded: {stored} instead of {decoded}", e.coded, e.chunks)?;
             let speed = e.decode_mb_s.map(|speed| format!(", decoded at {speed:.0} MB/s here"));
             writeln!(f, "{}", speed.unwrap_or_default())?;
+        }
+        if let Some(int8) = &r.int8 {
+            writeln!(f, "  {} convolutions in int8, {} in f32", int8.convolutions, int8.kept)?;
         }
         for (name, error) in &r.max_relative_error {
             writeln!(

@@ -6,10 +6,12 @@ use crate::checked::CheckedGraph;
 use crate::error::{EngineError, ErrorKind};
 use crate::expanded::{ExpandedWeights, Matrix};
 use crate::kernels::columns::Reduction;
+use crate::laid_out::Reading;
 use crate::ops::{
     Attention, BlockChannels, BlockedConv, BlockedDepthwiseConv, Chain, ChainStep, Col2Im, Dense,
-    DepthwiseConv, DirectConv, GatherAxis, GatherRows, Im2col, LayerNorm, OneHotRows, Pad, PerChannel,
-    PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack, ReduceColumns, Scan, UnblockChannels, Upsample,
+    DepthwiseConv, DequantizeImage, DirectConv, GatherAxis, GatherRows, Im2col, Int8Conv, Int8DepthwiseConv,
+    Int8MaxPool, LayerNorm, OneHotRows, Pad, PerChannel, PlaneReduce, PlaneReducer, Pool, PoolKind, Prepack,
+    QuantizeImage, ReduceColumns, Scan, UnblockChannels, Upsample, int8,
 };
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
@@ -206,6 +208,41 @@ impl Decoder<'_> {
                 let kernel = (self.region.clone(), self.pack.weight_range(*kernel)?);
                 Box::new(BlockedDepthwiseConv::new(window, (h, w), shape, kernel, steps)?)
             }
+            Op::QuantizeImage { inverse, zero } => Box::new(QuantizeImage {
+                inverse: *inverse,
+                zero: *zero,
+                floats: int8::floats(first(inputs)?)?,
+                shape: tensor_shape(output)?.to_vec(),
+            }),
+            Op::DequantizeImage { scale, zero } => Box::new(DequantizeImage {
+                scale: *scale,
+                zero: *zero,
+                pixel: first(inputs)?.last().copied().unwrap_or(1),
+                shape: tensor_shape(output)?.to_vec(),
+            }),
+            Op::Int8Conv { window, kernel, zero, residual, tail } => {
+                let slide = int8::slide(window, first(inputs)?, *zero)?;
+                let (depth, filters) = self.extents(*kernel)?;
+                let runs = int8::runs(&slide, depth);
+                let reading = Reading::Runs(runs);
+                let weights = self.expanded.bytes.get(self.pack, self.region, *kernel, reading)?;
+                let (tail, shape) = (*tail, tensor_shape(output)?.to_vec());
+                Box::new(Int8Conv { slide, runs, filters, weights, residual: *residual, tail, shape })
+            }
+            Op::Int8DepthwiseConv { window, kernel, zero, tail } => {
+                let slide = int8::slide(window, first(inputs)?, *zero)?;
+                let weights = self.expanded.bytes.get(self.pack, self.region, *kernel, Reading::Taps)?;
+                Box::new(Int8DepthwiseConv {
+                    slide,
+                    weights,
+                    tail: *tail,
+                    shape: tensor_shape(output)?.to_vec(),
+                })
+            }
+            Op::Int8MaxPool { window } => {
+                let slide = int8::slide(window, first(inputs)?, 0)?;
+                Box::new(Int8MaxPool { slide, shape: tensor_shape(output)?.to_vec() })
+            }
             Op::Chain { steps } => {
                 Box::new(Chain { steps: steps.iter().map(|s| self.chain_step(*s)).collect() })
             }
@@ -296,12 +333,17 @@ impl Decoder<'_> {
 
     /// A matrix in panels that are read as f32.
     fn matrix(&self, id: WeightId) -> TractResult<Matrix> {
-        let (depth, columns) = match &self.pack.weight(id)?.form {
-            Form::Panels { k, mn, .. } => (*k, *mn),
-            Form::EncodedPanels { panel, mn, .. } => (panel.k, *mn),
-            form => bail!("{form:?}, expected panels"),
-        };
+        let (depth, columns) = self.extents(id)?;
         Ok(Matrix { panels: self.expanded.panels(self.pack, self.region, id)?, depth, columns })
+    }
+
+    /// Depth and columns of a matrix in panels.
+    fn extents(&self, id: WeightId) -> TractResult<(usize, usize)> {
+        match &self.pack.weight(id)?.form {
+            Form::Panels { k, mn, .. } => Ok((*k, *mn)),
+            Form::EncodedPanels { panel, mn, .. } => Ok((panel.k, *mn)),
+            form => bail!("{form:?}, expected panels"),
+        }
     }
 
     fn region_panels(&self, id: WeightId, format: &PanelFormat) -> TractResult<Box<dyn MMMInputValue>> {

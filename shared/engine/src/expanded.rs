@@ -5,6 +5,7 @@
 //! is read and filled by groups of panels, so that the first ones are used while the bytes of later ones arrive.
 
 use crate::kernels::expand;
+use crate::laid_out::LaidOutWeights;
 use crate::panels::{deadline, has_helpers};
 use crate::share::for_each;
 use crate::values::floats;
@@ -24,7 +25,11 @@ const ALIGN: usize = 64;
 
 /// The weights of a pack that were asked for so far.
 #[derive(Default)]
-pub(crate) struct ExpandedWeights(Mutex<HashMap<WeightId, Arc<Expanded>>>);
+pub(crate) struct ExpandedWeights {
+    expanded: Mutex<HashMap<WeightId, Arc<Expanded>>>,
+    /// Those that are read as bytes, in the order of their kernels.
+    pub(crate) bytes: LaidOutWeights,
+}
 
 impl ExpandedWeights {
     /// The panels of weight `id`. Errors: a plain weight. Takes no memory for values.
@@ -37,7 +42,7 @@ impl ExpandedWeights {
             }
             Form::EncodedPanels { panel, panel_bytes, .. } => {
                 // A panic of whoever held the lock cannot leave the table half-changed.
-                let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut known = self.expanded.lock().unwrap_or_else(PoisonError::into_inner);
                 let expanded = match known.get(&id) {
                     Some(expanded) => expanded.clone(),
                     None => {

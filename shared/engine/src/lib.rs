@@ -16,6 +16,7 @@ mod decode;
 mod error;
 mod expanded;
 mod kernels;
+mod laid_out;
 mod memory;
 mod ops;
 mod panels;
@@ -30,6 +31,7 @@ mod team;
 mod values;
 
 pub use error::{EngineError, ErrorKind};
+pub use kernels::int8::in_plain_code;
 pub use memory::{Allocator, prepare_process};
 pub use plan::{BuildOptions, Plan, Port, Source};
 pub use plans::Plans;

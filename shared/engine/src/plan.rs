@@ -217,10 +217,14 @@ fn node_work(pack: &Pack, nodes: &[Node], node: &Node) -> usize {
             };
             node.inputs.iter().filter_map(panels).max().unwrap_or(1)
         }
-        Op::BlockedConv { kernel: weight, .. } | Op::Dense { weight, .. } => depth(*weight),
+        Op::BlockedConv { kernel: weight, .. }
+        | Op::Int8Conv { kernel: weight, .. }
+        | Op::Dense { weight, .. } => depth(*weight),
         // Of its key and of its value, for each value of the output.
         Op::Attention { keys, .. } => keys.saturating_mul(2),
-        Op::BlockedDepthwiseConv { window, .. } => window.kernel.0.saturating_mul(window.kernel.1),
+        Op::BlockedDepthwiseConv { window, .. }
+        | Op::Int8DepthwiseConv { window, .. }
+        | Op::Int8MaxPool { window } => window.kernel.0.saturating_mul(window.kernel.1),
         _ => 1,
     };
     let values = |fact: &Fact| match fact {

@@ -5,8 +5,8 @@
 use glowplug_engine::{BuildOptions, EngineError, ErrorKind, Plan, target};
 use glowplug_pack::manifest::{Axis, InputSpec, ModelInfo, OutputSpec};
 use glowplug_pack::plan::{
-    Activation, BinaryOp, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat, PlanGraph, PlanHead,
-    RowStrides, Share, Step, Window,
+    Activation, BinaryOp, Fact, Fused, Int8Function, Int8Tail, Kernel, Node, Op, Operand, Outlet,
+    PanelFormat, PlanGraph, PlanHead, RowStrides, Share, Step, Window,
 };
 use glowplug_pack::{
     Buffer, Dtype, EncodedPanel, Encoding, Form, Manifest, Memory, Pack, PackBuilder, PackError, Place,
@@ -734,5 +734,170 @@ fn encoded_weights_are_waited_for_and_expanded_by_many_threads_at_once() {
             deliver(&region, &pack, &file);
             assert!(runs.into_iter().all(|run| run.join().unwrap() == wanted));
         });
+    }
+}
+
+/// Bytes of weights in int8, `[count, depth]`: as panels of 16 filters or as rows, behind scales that nobody reads.
+fn int8_weight(draft: &mut Draft, weights: &[i8], depth: usize, rows: bool) -> WeightId {
+    let count = weights.len() / depth;
+    let row = |i: usize| weights[i * depth..][..depth].iter().map(|w| w.cast_unsigned());
+    if rows {
+        let bytes: Vec<u8> = (0..count).flat_map(|i| [0x11; 4].into_iter().chain(row(i))).collect();
+        let form = Form::EncodedRows { encoding: Encoding::Int8, shape: vec![count, depth] };
+        return draft.builder.weight("w", Place::Blobs, form, &bytes).unwrap();
+    }
+    let panel = EncodedPanel { encoding: Encoding::Int8, k: depth, r: 16 };
+    let form = Form::encoded_panels(panel, count).unwrap();
+    let Form::EncodedPanels { panel_bytes, .. } = form else { panic!("{form:?}") };
+    let mut bytes = vec![0x11u8; count.div_ceil(16) * panel_bytes];
+    for (p, to) in bytes.chunks_exact_mut(panel_bytes).enumerate() {
+        for i in 0..depth * 16 {
+            let filter = p * 16 + i % 16;
+            to[64 + i] = if filter < count { weights[filter * depth + i / 16].cast_unsigned() } else { 0 };
+        }
+    }
+    draft.builder.weight("w", Place::Blobs, form, &bytes).unwrap()
+}
+
+/// An image of whole numbers, `[C, H, W]`.
+#[derive(Clone)]
+struct Image {
+    extents: [usize; 3],
+    values: Vec<i32>,
+}
+
+impl Image {
+    fn at(&self, c: usize, y: isize, x: isize, outside: i32) -> i32 {
+        let [_, h, w] = self.extents;
+        let inside = |at: isize, n: usize| usize::try_from(at).ok().filter(|at| *at < n);
+        match inside(y, h).zip(inside(x, w)) {
+            Some((y, x)) => self.values[(c * h + y) * w + x],
+            None => outside,
+        }
+    }
+
+    /// `value(channel, y, x)` at every place.
+    fn of(extents: [usize; 3], value: impl Fn(usize, isize, isize) -> i32) -> Image {
+        let [c, h, w] = extents;
+        let at = |i: usize| value(i / (h * w), (i / w % h).cast_signed(), (i % w).cast_signed());
+        Image { extents, values: (0..c * h * w).map(at).collect() }
+    }
+}
+
+/// Quantize, a convolution, a pool, a depthwise one, and one with a residual that gives floats; weights of the first are `first`.
+fn in_bytes(first: &[i8], depthwise: &[i8], last: &[i8]) -> Draft {
+    let bytes = |shape: &[usize]| Fact::Tensor { dtype: Dtype::U8, shape: shape.to_vec() };
+    let window = |kernel, stride, pad, output| Window {
+        kernel: (kernel, kernel),
+        strides: (stride, stride),
+        dilations: (1, 1),
+        pads: (pad, pad),
+        output,
+    };
+    let tail = |low, high| Int8Tail { function: Int8Function::Identity, scale: 1.0, zero: 0.0, low, high };
+    let mut draft = Draft::new();
+    let source = draft.source(Dtype::F32, &[1, 3, 9, 10]);
+    let quantize = Op::QuantizeImage { inverse: 20.0, zero: 64 };
+    let x = draft.node(quantize, &[source], bytes(&[1, 9, 10, 4]));
+    let (multiplier, bias) = (draft.constant(&[32], &[0.0625; 32]), draft.constant(&[32], &[7.5; 32]));
+    let kernel = int8_weight(&mut draft, first, 27, false);
+    let op = Op::Int8Conv {
+        window: window(3, 1, 1, (9, 10)),
+        kernel,
+        zero: 64,
+        residual: None,
+        tail: tail(0.0, 127.0),
+    };
+    let x = draft.node(op, &[x, multiplier, bias], bytes(&[1, 9, 10, 32]));
+    let op = Op::Int8MaxPool { window: window(2, 2, 0, (4, 5)) };
+    let pooled = draft.node(op, &[x], bytes(&[1, 4, 5, 32]));
+    let kernel = int8_weight(&mut draft, depthwise, 9, true);
+    let op =
+        Op::Int8DepthwiseConv { window: window(3, 1, 1, (4, 5)), kernel, zero: 5, tail: tail(3.0, 99.0) };
+    let x = draft.node(op, &[pooled, multiplier, bias], bytes(&[1, 4, 5, 32]));
+    let kernel = int8_weight(&mut draft, last, 20, false);
+    let everything = tail(f32::MIN, f32::MAX);
+    let op = Op::Int8Conv {
+        window: window(1, 1, 0, (4, 5)),
+        kernel,
+        zero: 3,
+        residual: Some(0.5),
+        tail: everything,
+    };
+    let x = draft.node(op, &[x, multiplier, bias, pooled], Fact::f32(&[1, 3, 4, 5, 8]));
+    draft.node(Op::UnblockChannels, &[x], Fact::f32(&[1, 20, 4, 5]));
+    draft
+}
+
+#[test]
+fn convolutions_in_bytes_are_their_definition_to_the_bit() {
+    let ramp_of =
+        |n: usize, by: usize| (0..n).map(|i| i8::try_from(i * by % 61).unwrap() - 30).collect::<Vec<_>>();
+    let (first, depthwise, last) = (ramp_of(20 * 27, 7), ramp_of(20 * 9, 11), ramp_of(20 * 20, 13));
+    let x = ramp(3 * 90, 7);
+    let file = in_bytes(&first, &depthwise, &last).file();
+    let input = [Tensor::new(vec![1, 3, 9, 10], TensorData::F32(x.clone())).unwrap()];
+
+    let scaled = |sum: i32| sum as f32 * 0.0625 + 7.5;
+    let byte = |sum: i32, low: f32, high: f32| scaled(sum).clamp(low, high).round_ties_even() as i32;
+    let quantized = |v: &f32| (v * 20.0 + 64.0).clamp(0.0, 127.0).round_ties_even() as i32;
+    let image = Image { extents: [3, 9, 10], values: x.iter().map(quantized).collect() };
+    let convolved = Image::of([20, 9, 10], |o, y, x| {
+        let term = |i: usize| {
+            let (c, ky, kx) = (i / 9, (i / 3 % 3).cast_signed(), (i % 3).cast_signed());
+            image.at(c, y + ky - 1, x + kx - 1, 64) * i32::from(first[o * 27 + i])
+        };
+        byte((0..27).map(term).sum(), 0.0, 127.0)
+    });
+    let pooled = Image::of([20, 4, 5], |c, y, x| {
+        let places =
+            [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(dy, dx)| convolved.at(c, 2 * y + dy, 2 * x + dx, 0));
+        places.into_iter().max().unwrap()
+    });
+    let filtered = Image::of([20, 4, 5], |c, y, x| {
+        let term = |i: usize| {
+            let (ky, kx) = ((i / 3).cast_signed(), (i % 3).cast_signed());
+            pooled.at(c, y + ky - 1, x + kx - 1, 5) * i32::from(depthwise[c * 9 + i])
+        };
+        byte((0..9).map(term).sum(), 3.0, 99.0)
+    });
+    let sums = Image::of([20, 4, 5], |o, y, x| {
+        (0..20).map(|c| filtered.at(c, y, x, 0) * i32::from(last[o * 20 + c])).sum()
+    });
+    let wanted: Vec<u32> = sums
+        .values
+        .iter()
+        .zip(&pooled.values)
+        .map(|(sum, r)| (scaled(*sum) + *r as f32 * 0.5).to_bits())
+        .collect();
+
+    for threads in [1, 3] {
+        let region = Arc::new(Region::complete(Buffer::copy_of(&file).unwrap()));
+        let options = BuildOptions { threads, ..BuildOptions::default() };
+        let plan = Plan::build(Arc::new(Pack::parse(&file).unwrap()), region, &options).unwrap();
+        let bits = |t: &Tensor| t.as_f32().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        for _ in 0..2 {
+            assert!(bits(&plan.run(&input).unwrap()[0]) == wanted, "{threads} threads");
+        }
+        let plain = glowplug_engine::in_plain_code(|| plan.run(&input)).unwrap();
+        assert!(bits(&plain[0]) == wanted, "plain code");
+    }
+}
+
+#[test]
+fn weights_whose_sums_could_exceed_16_bits_are_an_error() {
+    let good = vec![1i8; 20 * 27];
+    let large = |n: usize| (0..n).map(|i| if i < 4 { 127 } else { 0 }).collect::<Vec<i8>>();
+    let input = [f32s(&[1, 3, 9, 10], 5)];
+    for (first, depthwise) in [(large(20 * 27), good[..180].to_vec()), (good.clone(), large(180))] {
+        let plan = in_bytes(&first, &depthwise, &good[..400]).plan();
+        // The first convolution meets its taps channel by channel: weights 0, 9 and 18 are neighbours.
+        let mut first_of = first.clone();
+        first_of.swap(1, 9);
+        first_of.swap(2, 18);
+        let again = in_bytes(&first_of, &depthwise, &good[..400]).plan();
+        let errors = [plan.run(&input), again.run(&input)].map(|run| run.err().map(|e| e.to_string()));
+        let text = "could exceed 16 bits";
+        assert!(errors.iter().flatten().any(|e| e.contains(text)), "{errors:?}");
     }
 }

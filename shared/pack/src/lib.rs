@@ -22,6 +22,7 @@ pub mod encoding;
 pub mod entropy;
 mod file;
 pub mod header;
+pub mod int8;
 pub mod plan;
 pub mod portable;
 mod region;

@@ -19,8 +19,9 @@ mod validate;
 
 pub use fact::{Fact, MAX_RANK, PanelFormat};
 pub use op::{
-    Activation, AxisMap, BinaryOp, CHANNEL_BLOCK, Comparison, ConvStep, FILTER_PANEL, Function, Fused, Logic,
-    Op, Operand, PadMode, Reducer, RowStrides, ScanInput, ScanOutput, ScanSlot, Share, Step, UnaryOp, Window,
+    Activation, AxisMap, BinaryOp, CHANNEL_BLOCK, Comparison, ConvStep, FILTER_PANEL, Function, Fused,
+    Int8Function, Int8Tail, Logic, Op, Operand, PadMode, Reducer, RowStrides, ScanInput, ScanOutput,
+    ScanSlot, Share, Step, UnaryOp, Window,
 };
 
 pub use rules::conv_copies_little;

@@ -78,7 +78,8 @@ impl Batch {
             let one = imported.typed_at(&inputs).map_err(failed)?;
             Cut::of(&imported.typed, one, images).map_err(failed)
         })?;
-        let graphs = |typed: &TypedModel| quantizer.apply(simplify(typed)?).and_then(Graphs::of);
+        let graphs =
+            |typed: &TypedModel| quantizer.apply(simplify(typed)?).and_then(|model| Graphs::of(model, None));
         let tail = cut.tail.as_ref().map(graphs).transpose()?;
         Ok(Some(Batch { images, body: graphs(&cut.body)?, tail, wires: cut.wires }))
     }

@@ -25,22 +25,32 @@ pub(crate) fn is_convolutional(model: &TypedModel) -> bool {
 
 /// The graph with its convolutions in blocks; as it was where it has none.
 pub(crate) fn block(model: &TypedModel) -> TractResult<TypedModel> {
+    Ok(block_named(model)?.0)
+}
+
+/// As [`block`], and for each value that is in blocks, which node of `model` gives it: of those that became one
+/// operator, the last.
+pub(crate) fn block_named(model: &TypedModel) -> TractResult<(TypedModel, HashMap<OutletId, String>)> {
     let mut model = model.clone();
     one_axis::widen(&mut model)?;
     if !is_convolutional(&model) {
-        return Ok(model);
+        return Ok((model, HashMap::new()));
     }
     hard_swish::recognise(&mut model)?;
     let order = model.eval_order()?;
     let mut blocker = Blocker { from: &model, to: TypedModel::default(), values: HashMap::new() };
     blocker.to.symbols = model.symbols.clone();
+    let mut names = HashMap::new();
     for id in order.into_iter().chain(model.inputs.iter().map(|o| o.node)) {
         if !blocker.values.contains_key(&OutletId::new(id, 0)) {
             let node = model.node(id);
             blocker.node(node).with_context(|| format!("node {:?} ({})", node.name, node.op.name()))?;
+            if let Some(blocked) = blocker.blocked(id.into()) {
+                names.insert(blocked.outlet, node.name.clone());
+            }
         }
     }
-    blocker.finish()
+    Ok((blocker.finish()?, names))
 }
 
 /// A value of the old graph in the new one.

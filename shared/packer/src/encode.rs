@@ -349,10 +349,16 @@ impl<'a> Encoder<'a> {
     }
 
     /// Panels of [`WIDTH`] that are read as f32: `[k, WIDTH]` values each, `panels` holding one after the other.
-    fn float_panels(&mut self, name: &str, (k, mn): (usize, usize), panels: &[f32]) -> TractResult<WeightId> {
+    fn float_panels(
+        &mut self,
+        name: &str,
+        (k, mn): (usize, usize),
+        encodings: &[Encoding],
+        panels: &[f32],
+    ) -> TractResult<WeightId> {
         let each = panels.chunks_exact(k * WIDTH);
         ensure!(each.len() == mn.div_ceil(WIDTH), "{} panels for {mn} rows", each.len());
-        for encoding in self.encodings.iter().copied() {
+        for encoding in encodings.iter().copied() {
             let layout = EncodedPanel { encoding, k, r: WIDTH };
             if let Some(encoded) =
                 each.clone().map(|values| layout.encode(values)).collect::<Option<Vec<_>>>()

@@ -20,6 +20,7 @@ mod evaluate;
 mod fingerprint;
 mod fuse;
 mod import;
+mod int8;
 mod manifest;
 mod merge;
 mod pack;
@@ -34,8 +35,9 @@ pub use compress::{Accuracy, AccuracyReport, CompressionReport, Contract, DataRe
 pub use entropy::EntropyReport;
 pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
+pub use int8::Compute;
 pub use merge::merge;
-pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, pack};
+pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
 pub use quantize::Weights;

@@ -8,13 +8,14 @@ use crate::entropy::EntropyReport;
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::Dataset;
 use crate::import::{Imported, Port, import, output_axes};
+use crate::int8::{self, Calibration, Compute, Rounded};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
 use crate::portable::{Portable, PortableReport};
 use crate::quantize::{Quantizer, Weights};
 use crate::target::Target;
-use crate::verify::{Path, ROUNDS, index_bound, verify, verify_simplified};
+use crate::verify::{Path, ROUNDS, index_bound, verify, verify_bytes, verify_simplified};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::manifest::option_of_rows;
 use glowplug_pack::plan::PlanGraph;
@@ -70,6 +71,8 @@ pub struct PackOptions<'a> {
     pub contract: Contract<'a>,
     /// Whether chunks are entropy-coded where that makes them shorter; with [`Weights::Auto`] they are.
     pub entropy: bool,
+    /// What convolutions are computed in. Int8 needs calibration, which tells the ranges of activations.
+    pub compute: Compute,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,
     /// Is told of each stage as it begins, and what it is at.
@@ -114,6 +117,9 @@ pub struct Report {
     pub entropy: Option<EntropyReport>,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
+    /// Convolutions in bytes, where ranges of activations were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8Report>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
     /// such a graph cannot say: `without_portable` tells what.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +130,17 @@ pub struct Report {
     /// How batches of a convolutional network are planned: image by image, or as a whole and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
+}
+
+/// What convolutions in bytes cost.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Int8Report {
+    /// Convolutions in bytes.
+    pub convolutions: usize,
+    /// Convolutions that stay f32.
+    pub kept: usize,
+    /// How far each output is from what f32 gives with the same weights, at most, relative to its largest value.
+    pub relative_error: BTreeMap<String, f64>,
 }
 
 /// How the weights of a pack are stored.
@@ -196,7 +213,7 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     file.stage(Stage::Verify, "");
     let mut errors = BTreeMap::new();
     if file.options.target.runs_here() {
-        if !file.quantizer.encodings().is_empty() {
+        if file.quantizer.rounds() {
             for (imported, simplified) in imported.iter().zip(&decluttered) {
                 let (typed, inputs, rounds) =
                     (imported.typed.clone(), &imported.inputs, (file.options.seed, ROUNDS));
@@ -238,16 +255,24 @@ fn open_where_they_differ(sides: &mut [&mut Vec<Port>]) {
 pub(crate) struct Graphs {
     pub(crate) decluttered: TypedModel,
     pub(crate) optimized: TypedModel,
+    /// Convolutions in bytes, and those that are not.
+    bytes: (usize, usize),
 }
 
 impl Graphs {
-    pub(crate) fn of(decluttered: TypedModel) -> Result<Graphs, PackerError> {
+    /// In f32 where `ranges` of activations are not given.
+    pub(crate) fn of(decluttered: TypedModel, ranges: Option<&Calibration>) -> Result<Graphs, PackerError> {
         let plan = || {
-            let planned = block(&decluttered).and_then(crate::fuse::fuse);
-            planned.and_then(TypedModel::into_optimized).map_err(|e| PackerError::model("plan", &e))
+            let planned = match ranges {
+                None => block(&decluttered).map(|model| (model, (0, 0))),
+                Some(ranges) => int8::rewrite(&decluttered, ranges),
+            };
+            let optimized =
+                planned.and_then(|(model, bytes)| Ok((crate::fuse::fuse(model)?.into_optimized()?, bytes)));
+            optimized.map_err(|e| PackerError::model("plan", &e))
         };
-        let optimized = guard("plan", plan)?;
-        Ok(Graphs { decluttered, optimized })
+        let (optimized, bytes) = guard("plan", plan)?;
+        Ok(Graphs { decluttered, optimized, bytes })
     }
 }
 
@@ -271,19 +296,24 @@ impl Planned {
         simplified: TypedModel,
         quantizer: &Quantizer,
         by_image: bool,
+        ranges: Option<&Calibration>,
     ) -> Result<Planned, PackerError> {
         let batch = if by_image { Batch::of(imported, &simplified, quantizer) } else { Ok(None) };
         match batch {
             Ok(Some(batch)) => {
                 Ok(Planned { simplified, way: Way::ByImage(Box::new(batch)), as_a_whole: None })
             }
-            Ok(None) => Planned::whole(simplified, None),
-            Err(e) => Planned::whole(simplified, Some(e)),
+            Ok(None) => Planned::whole(simplified, None, ranges),
+            Err(e) => Planned::whole(simplified, Some(e), ranges),
         }
     }
 
-    fn whole(simplified: TypedModel, as_a_whole: Option<PackerError>) -> Result<Planned, PackerError> {
-        let way = Way::Whole(Box::new(Graphs::of(simplified.clone())?));
+    fn whole(
+        simplified: TypedModel,
+        as_a_whole: Option<PackerError>,
+        ranges: Option<&Calibration>,
+    ) -> Result<Planned, PackerError> {
+        let way = Way::Whole(Box::new(Graphs::of(simplified.clone(), ranges)?));
         Ok(Planned { simplified, way, as_a_whole })
     }
 
@@ -356,6 +386,10 @@ pub(crate) struct Writer<'a, 'o> {
     /// Or why the model has none.
     portable: Result<Portable, PackerError>,
     pub(crate) compression: Option<CompressionReport>,
+    /// Where some convolutions are in bytes.
+    int8: Option<Int8Report>,
+    /// Of activations, where convolutions are done in bytes.
+    pub(crate) ranges: Option<Calibration>,
 }
 
 /// A file, and what was found while it was written.
@@ -374,7 +408,7 @@ impl<'a, 'o> Writer<'a, 'o> {
         onnx_bytes: &'a [u8],
         options: &'a mut PackOptions<'o>,
     ) -> Self {
-        let (graphs, quantizer, compression) = Default::default();
+        let (graphs, quantizer, compression, int8, ranges) = Default::default();
         let portable = Err(PackerError::new(ErrorKind::Internal, "not planned yet"));
         Writer {
             imported,
@@ -386,6 +420,8 @@ impl<'a, 'o> Writer<'a, 'o> {
             quantizer,
             portable,
             compression,
+            int8,
+            ranges,
         }
     }
 
@@ -393,14 +429,26 @@ impl<'a, 'o> Writer<'a, 'o> {
         (self.options.progress)(stage, detail);
     }
 
+    /// `quantizer`, and the weights of convolutions in bytes, if there are any.
+    pub(crate) fn with_bytes(&self, quantizer: Quantizer) -> Result<Quantizer, PackerError> {
+        let Some(ranges) = &self.ranges else { return Ok(quantizer) };
+        let model = quantizer.apply(self.decluttered[0].clone())?;
+        let rounded = guard("quantize", || {
+            Rounded::of(&model, ranges).map_err(|e| PackerError::model("quantize", &e))
+        })?;
+        Ok(quantizer.with_bytes(rounded))
+    }
+
     /// Plans the model with the weights that `quantizer` rounded.
     pub(crate) fn plan(&mut self, quantizer: Quantizer) -> Result<(), PackerError> {
         // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
-        let by_image = self.options.target.runs_here();
+        let by_image = self.options.target.runs_here() && self.ranges.is_none();
+        let quantizer = self.with_bytes(quantizer)?;
         let rounded = self.decluttered.iter().map(|model| quantizer.apply(model.clone()));
         let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
         let graphs = self.imported.iter().zip(rounded);
-        let graphs = graphs.map(|(i, model)| Planned::of(i, model, &quantizer, by_image));
+        let ranges = self.ranges.as_ref();
+        let graphs = graphs.map(|(i, model)| Planned::of(i, model, &quantizer, by_image, ranges));
         self.graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         self.portable = Portable::of(&self.imported[0], &self.graphs[0].simplified, &quantizer);
         self.quantizer = quantizer;
@@ -453,6 +501,15 @@ impl<'a, 'o> Writer<'a, 'o> {
     ) -> Result<(), PackerError> {
         let rounds = (self.options.seed, ROUNDS);
         let reference = self.quantizer.reference(&imported.typed)?;
+        if let Some(report) = &mut self.int8 {
+            if let Some(Planned { way: Way::Whole(graphs), .. }) = self.graphs.first() {
+                (report.convolutions, report.kept) = graphs.bytes;
+            }
+            let found =
+                guard("verify", || verify_bytes(&written.bytes, reference, &imported.inputs, rounds))?;
+            keep_worst(&mut report.relative_error, found);
+            return Ok(());
+        }
         let check = |bytes: &[u8]| {
             let (reference, inputs) = (reference.clone(), &imported.inputs);
             guard("verify", || verify(bytes, &Path::Tuned, reference, inputs, rounds))
@@ -461,7 +518,7 @@ impl<'a, 'o> Writer<'a, 'o> {
         if let (Err(why), Some(Planned { simplified, way: Way::ByImage(_), .. })) =
             (&found, self.graphs.get(index))
         {
-            self.graphs[index] = Planned::whole(simplified.clone(), Some(why.clone()))?;
+            self.graphs[index] = Planned::whole(simplified.clone(), Some(why.clone()), None)?;
             *written = self.write(BTreeMap::new())?;
             found = check(&written.bytes);
         }
@@ -541,6 +598,10 @@ impl<'a, 'o> Writer<'a, 'o> {
             Ok(portable) => portable.fixed_axes(),
             Err(e) => Some(format!("none: {e}")),
         };
+        if let Some(int8) = &self.int8 {
+            let text = format!("{} convolutions, {} in f32", int8.convolutions, int8.kept);
+            provenance.options.insert("int8".to_owned(), text);
+        }
         provenance.options.extend(without.map(|why| ("portable".to_owned(), why)));
         provenance.options.extend(self.batch().map(|how| ("batch".to_owned(), how)));
         manifest
@@ -587,6 +648,7 @@ fn report(
         compression: file.compression.clone(),
         entropy: file.options.entropy.then(|| EntropyReport::of(bytes)).transpose()?,
         max_relative_error,
+        int8: file.int8.clone(),
         portable: portable.clone(),
         without_portable: file.portable.as_ref().err().map(ToString::to_string),
         batch: file.batch(),

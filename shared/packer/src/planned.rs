@@ -22,6 +22,20 @@ pub(crate) const NOT_YET: WeightId = WeightId(0);
 
 impl Eq for Planned {}
 
+impl Planned {
+    /// Images of bytes have four axes; all else is f32.
+    fn datum_type(&self) -> DatumType {
+        let bytes = match self.op {
+            PlanOp::QuantizeImage { .. } | PlanOp::Int8DepthwiseConv { .. } | PlanOp::Int8MaxPool { .. } => {
+                true
+            }
+            PlanOp::Int8Conv { .. } => self.shape.len() == 4,
+            _ => false,
+        };
+        if bytes { DatumType::U8 } else { DatumType::F32 }
+    }
+}
+
 impl Op for Planned {
     fn name(&self) -> StaticName {
         self.op.name().into()
@@ -43,6 +57,6 @@ impl TypedOp for Planned {
         self
     }
     fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(f32::fact(&self.shape)))
+        Ok(tvec!(self.datum_type().fact(&self.shape)))
     }
 }

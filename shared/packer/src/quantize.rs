@@ -18,6 +18,7 @@ use crate::blocked::block;
 use crate::error::{ErrorKind, PackerError};
 use crate::fingerprint::{Fingerprint, sum};
 use crate::fuse::fuse;
+use crate::int8;
 use crate::pack::{guard, simplify};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
@@ -138,6 +139,8 @@ pub(crate) struct Quantizer {
     encodings: Vec<Encoding>,
     /// Weights that their encoding has no place for, each with why.
     kept: Vec<String>,
+    /// Weights of convolutions in bytes.
+    bytes: int8::Rounded,
 }
 
 /// A constant before and after, in the same order.
@@ -185,6 +188,16 @@ impl Quantizer {
         &self.encodings
     }
 
+    /// Also rounds the weights of convolutions in bytes, which `bytes` found in the model with all others rounded.
+    pub(crate) fn with_bytes(self, bytes: int8::Rounded) -> Quantizer {
+        Quantizer { bytes, ..self }
+    }
+
+    /// Whether any weights are rounded.
+    pub(crate) fn rounds(&self) -> bool {
+        !self.rounded.is_empty() || !self.bytes.is_empty()
+    }
+
     /// Weights that stay as they are though they were asked for, each with why.
     pub(crate) fn kept(&self) -> &[String] {
         &self.kept
@@ -192,13 +205,13 @@ impl Quantizer {
 
     /// `model`, simplified, with its chosen constants rounded.
     pub(crate) fn apply(&self, mut model: TypedModel) -> Result<TypedModel, PackerError> {
-        if self.rounded.is_empty() {
+        if !self.rounds() {
             return Ok(model);
         }
         guard("quantize", || {
             self.put_into(&mut model)
                 .map_err(|e| PackerError::new(ErrorKind::Internal, format!("quantize: {e:#}")))?;
-            Ok(model)
+            self.bytes.apply(model).map_err(|e| PackerError::model("quantize", &e))
         })
     }
 
@@ -226,9 +239,9 @@ impl Quantizer {
     /// What a pack of the imported graph `typed` is compared with: the graph as it was imported, or where weights are
     /// rounded, the simplified one with them.
     pub(crate) fn reference(&self, typed: &TypedModel) -> Result<TypedModel, PackerError> {
-        match self.rounded.is_empty() {
-            true => Ok(typed.clone()),
-            false => simplify(typed).and_then(|model| self.apply(model)),
+        match self.rounds() {
+            false => Ok(typed.clone()),
+            true => simplify(typed).and_then(|model| self.apply(model)),
         }
     }
 }

@@ -17,6 +17,8 @@ use tract_core::ops::nn::{Sigmoid, Softmax};
 
 /// How far an f32 output may be from the reference, relative to the output's largest value.
 pub(crate) const TOLERANCE: f64 = 1e-5;
+/// As [`TOLERANCE`], for convolutions in bytes: half of the largest value.
+const NOTHING_LEFT: f64 = 0.5;
 /// How many sets of inputs are compared at the shapes that a pack is made for.
 pub(crate) const ROUNDS: u64 = 3;
 
@@ -56,6 +58,36 @@ pub(crate) fn verify(
     })
 }
 
+/// Checks a pack with convolutions in bytes: what its plan gives is to the bit what it gives in plain code. Gives how far each
+/// output is from the reference in f32, relative to its largest value; nobody but who knows the task can say how far is
+/// too far, but where nothing is left of an output, something is wrong.
+///
+/// Errors: [`ErrorKind::Verify`] with the output's name; a pack that the engine does not load or run.
+pub(crate) fn verify_bytes(
+    pack_bytes: &[u8],
+    reference: TypedModel,
+    inputs: &[Port],
+    rounds: (u64, u64),
+) -> Result<BTreeMap<String, f64>, PackerError> {
+    let plan = load(pack_bytes, &Path::Tuned, inputs)?;
+    let names: Vec<_> = plan.outputs().iter().map(|port| port.name.clone()).collect();
+    let run = |tensors: &[Tensor]| {
+        plan.run(tensors)
+            .map_err(|e| PackerError::new(ErrorKind::Verify, format!("plan in bytes: first run: {e}")))
+    };
+    compare_within(NOTHING_LEFT, "plan in bytes", &names, reference, inputs, rounds, |tensors| {
+        let found = run(tensors)?;
+        let plain = glowplug_engine::in_plain_code(|| run(tensors))?;
+        for ((name, found), plain) in names.iter().zip(&found).zip(&plain) {
+            if relative_error(found, plain, f64::MIN_POSITIVE) > 0.0 {
+                let text = format!("output {name:?} of the plan in bytes is another in plain code");
+                return Err(PackerError::new(ErrorKind::Verify, text));
+            }
+        }
+        Ok(found)
+    })
+}
+
 /// Checks that simplifying changed nothing: `simplified` gives what `typed` gives. Where weights are rounded, the pack is compared
 /// with the simplified graph, and so this is what the rest stands on. Errors: as [`verify`].
 pub(crate) fn verify_simplified(
@@ -83,6 +115,19 @@ fn compare(
     names: &[String],
     reference: TypedModel,
     inputs: &[Port],
+    rounds: (u64, u64),
+    found: impl Fn(&[Tensor]) -> Result<Vec<Tensor>, PackerError>,
+) -> Result<BTreeMap<String, f64>, PackerError> {
+    compare_within(TOLERANCE, what, names, reference, inputs, rounds, found)
+}
+
+/// As [`compare`], with another tolerance.
+fn compare_within(
+    tolerance: f64,
+    what: &str,
+    names: &[String],
+    reference: TypedModel,
+    inputs: &[Port],
     (seed, rounds): (u64, u64),
     found: impl Fn(&[Tensor]) -> Result<Vec<Tensor>, PackerError>,
 ) -> Result<BTreeMap<String, f64>, PackerError> {
@@ -99,9 +144,9 @@ fn compare(
         let found = found(&tensors)?;
         for (i, (name, wanted)) in names.iter().zip(&wanted).enumerate() {
             let error = relative_error(&found[i], wanted, scales[i]);
-            if error > TOLERANCE || error.is_nan() {
+            if error > tolerance || error.is_nan() {
                 let text = format!(
-                    "{what}: output {name:?} differs from the reference by {error:.2e} of its largest value, at most {TOLERANCE:.0e} is allowed"
+                    "{what}: output {name:?} differs from the reference by {error:.2e} of its largest value, at most {tolerance:.0e} is allowed"
                 );
                 return Err(PackerError::new(ErrorKind::Verify, text));
             }

@@ -7,7 +7,10 @@ mod npz;
 use glowplug_engine::{BuildOptions, Plan, Plans};
 use glowplug_pack::plan::{Op, PlanGraph};
 use glowplug_pack::{Buffer, Pack, Region, Tensor, TensorData};
-use glowplug_packer::{Contract, ErrorKind, PackOptions, Packed, PackerError, Stage, Target, Weights, pack};
+use glowplug_packer::{
+    Compute, Contract, Dataset, ErrorKind, PackOptions, Packed, PackerError, Stage, Target, Texts, Weights,
+    pack,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +35,16 @@ fn try_pack_in(
     manifest: Option<&str>,
     weights: Weights,
 ) -> Result<Packed, PackerError> {
+    try_pack_with(onnx, pins, manifest, weights, None)
+}
+
+fn try_pack_with(
+    onnx: &[u8],
+    pins: &[&str],
+    manifest: Option<&str>,
+    weights: Weights,
+    calibration: Option<&Dataset>,
+) -> Result<Packed, PackerError> {
     let mut stages = vec![];
     let mut options = PackOptions {
         name: "model".into(),
@@ -39,7 +52,8 @@ fn try_pack_in(
         manifest,
         target: Target::Common,
         weights,
-        calibration: None,
+        calibration,
+        compute: if calibration.is_some() { Compute::Int8 } else { Compute::F32 },
         contract: Contract::default(),
         entropy: false,
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
@@ -284,5 +298,38 @@ fn weights_in_fewer_bits_serve_every_plan_and_are_stored_once() {
         assert!(far(&tuned[0], &portable[0]) < 1e-5, "{weights}");
         let lost = far(&tuned[0], &wanted[0]);
         assert!(lost > 0.0 && lost < most, "{weights}: {lost} away from f32");
+    }
+}
+
+/// Packed with the golden inputs as calibration data, a model's convolutions are done in bytes, and little of its answer is lost.
+#[test]
+fn a_calibrated_model_is_done_in_bytes() {
+    for (name, pins, output) in
+        [("mnist-cnn", &[][..], "logits"), ("ppocr-cls", &["x=f32[1,3,48,192]"][..], "")]
+    {
+        let golden = |file: &str| npz::read(&data(&format!("goldens/{name}/{file}.npz")));
+        let (inputs, outputs) = (golden("input"), golden("output"));
+        let plain = try_pack(&onnx(name), pins, None).unwrap();
+        let (_, plan) = load(&plain.bytes);
+        let inputs: Vec<_> = plan.inputs().iter().map(|p| inputs[&p.name].clone()).collect();
+        let members = plan.inputs().iter().zip(&inputs).map(|(port, input)| {
+            let shape = [&[1], input.shape()].concat();
+            (port.name.clone(), input.clone().reshape(shape).unwrap())
+        });
+        let data = Dataset::new(members.collect(), Texts::default(), String::new()).unwrap();
+        let packed = try_pack_with(&onnx(name), pins, None, Weights::F32, Some(&data)).unwrap();
+        let report = packed.report.int8.unwrap();
+        assert!(report.convolutions >= 2, "{name}: {report:?}");
+        let portable = packed.report.portable.unwrap();
+        assert_eq!(portable.second_copies, plain.report.portable.unwrap().second_copies, "{name}");
+        let (_, plan) = load(&packed.bytes);
+        let found = plan.run(&inputs).unwrap();
+        for (port, found) in plan.outputs().iter().zip(&found) {
+            assert!(output.is_empty() || port.name == output);
+            let (found, wanted) = (found.as_f32().unwrap(), outputs[&port.name].as_f32().unwrap());
+            let largest = wanted.iter().fold(0f32, |m, w| m.max(w.abs()));
+            let error = found.iter().zip(wanted).fold(0f32, |m, (f, w)| m.max((f - w).abs())) / largest;
+            assert!(error > 0.0 && error < 0.1, "{name}: {error}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::commands::pack::{How, pack_file};
 use anyhow::{Context, Result};
-use glowplug_packer::{Target, Weights};
+use glowplug_packer::{Compute, Target, Weights};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,7 @@ impl Data {
             target: Target::Common,
             weights: Weights::F32,
             entropy: false,
+            compute: Compute::F32,
             data: &crate::compression::Data::NONE,
         };
         let packed = pack_file(&onnx, Some(&manifest), pins, &how, &|_, _| ());

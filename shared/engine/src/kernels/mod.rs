@@ -8,6 +8,7 @@
 pub(crate) mod activation;
 pub(crate) mod columns;
 pub(crate) mod expand;
+pub(crate) mod int8;
 pub(crate) mod product;
 pub(crate) mod rows;
 #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,7 @@ mod depthwise;
 mod direct_conv;
 mod gather;
 mod im2col;
+pub(crate) mod int8;
 mod layer_norm;
 mod one_hot;
 mod pad;
@@ -20,7 +21,7 @@ mod prepack;
 mod reduce;
 mod scan;
 mod upsample;
-mod window;
+pub(crate) mod window;
 
 pub(crate) use attention::Attention;
 pub(crate) use blocked::{
@@ -33,6 +34,7 @@ pub(crate) use depthwise::DepthwiseConv;
 pub(crate) use direct_conv::DirectConv;
 pub(crate) use gather::{GatherAxis, GatherRows};
 pub(crate) use im2col::Im2col;
+pub(crate) use int8::{DequantizeImage, Int8Conv, Int8DepthwiseConv, Int8MaxPool, QuantizeImage};
 pub(crate) use layer_norm::LayerNorm;
 pub(crate) use one_hot::OneHotRows;
 pub(crate) use pad::Pad;
@@ -77,4 +79,9 @@ pub(crate) use plan_op;
 /// What a node with fewer operands than its rule asks for is answered with.
 fn too_few(inputs: &[tract_core::internal::TValue]) -> tract_core::internal::TractError {
     tract_core::internal::format_err!("{} operands", inputs.len())
+}
+
+/// What a shape that the plan's rules exclude is answered with.
+fn not_an_image(shape: &[usize]) -> tract_core::internal::TractError {
+    tract_core::internal::format_err!("a tensor of shape {shape:?}, expected an image")
 }

@@ -282,6 +282,53 @@ pub enum Op {
         /// The constant that keeps the root from 0.
         epsilon: f32,
     },
+    /// `x[N, C, H, W]` or `x[N, ceil(C / 8), H, W, 8]` of f32 as an image of bytes ([`crate::int8`]): `x * inverse + zero`,
+    /// the nearest whole number, ties to even, held within 0 and 127.
+    QuantizeImage {
+        /// What `x` is multiplied by.
+        inverse: f32,
+        /// The byte that stands for 0.
+        zero: u8,
+    },
+    /// The other way, into blocks: `(x - zero) * scale` of an image of bytes as `[N, ceil(C / 8), H, W, 8]`.
+    DequantizeImage {
+        /// What a step of one is worth.
+        scale: f32,
+        /// The byte that stands for 0.
+        zero: u8,
+    },
+    /// ONNX Conv with one group over an image of bytes ([`crate::int8`]). Operands are `x`, then `multiplier` and `bias`, a
+    /// value for each of the output's S bytes, and `residual`, an image of the output's shape, where there is one. The
+    /// sum of bytes times weights becomes `x = sum * multiplier + bias`, then `x + residual * scale`, then the function's
+    /// value, held within limits. Gives bytes `[N, OH, OW, S]`, rounded to nearest, ties to even, or f32 in blocks.
+    Int8Conv {
+        /// The window.
+        window: Window,
+        /// Panels of 16 filters in int8, `C * kh * kw` deep. Their scales are not read.
+        kernel: WeightId,
+        /// The byte of `x` that stands for 0, which padding is.
+        zero: u8,
+        /// What a residual is multiplied by.
+        residual: Option<f32>,
+        /// What is done to each sum.
+        tail: Int8Tail,
+    },
+    /// ONNX Conv with one channel per group over an image of bytes, as [`Op::Int8Conv`], without a residual. Gives bytes.
+    Int8DepthwiseConv {
+        /// The window.
+        window: Window,
+        /// Rows in int8, `[C, ..]` of `kh * kw` values each. Their scales are not read.
+        kernel: WeightId,
+        /// The byte of `x` that stands for 0, which padding is.
+        zero: u8,
+        /// What is done to each sum.
+        tail: Int8Tail,
+    },
+    /// ONNX MaxPool over an image of bytes; padding never wins.
+    Int8MaxPool {
+        /// The window.
+        window: Window,
+    },
 }
 wire_enum!(Op {
     0 => Source {},
@@ -325,6 +372,11 @@ wire_enum!(Op {
     44 => Logic { op },
     45 => Function { op },
     46 => Where {},
+    50 => QuantizeImage { inverse, zero },
+    51 => DequantizeImage { scale, zero },
+    52 => Int8Conv { window, kernel, zero, residual, tail },
+    53 => Int8DepthwiseConv { window, kernel, zero, tail },
+    54 => Int8MaxPool { window },
 });
 
 impl Op {
@@ -336,6 +388,8 @@ impl Op {
             | Op::DirectConv { kernel: id, .. }
             | Op::BlockedConv { kernel: id, .. }
             | Op::BlockedDepthwiseConv { kernel: id, .. }
+            | Op::Int8Conv { kernel: id, .. }
+            | Op::Int8DepthwiseConv { kernel: id, .. }
             | Op::GatherRows { table: id }
             | Op::OneHotRows { table: id, .. }
             | Op::Dense { weight: id, .. } => vec![id],
@@ -390,6 +444,11 @@ impl Op {
             Op::Logic { .. } => "Logic",
             Op::Function { .. } => "Function",
             Op::Where => "Where",
+            Op::QuantizeImage { .. } => "QuantizeImage",
+            Op::DequantizeImage { .. } => "DequantizeImage",
+            Op::Int8Conv { .. } => "Int8Conv",
+            Op::Int8DepthwiseConv { .. } => "Int8DepthwiseConv",
+            Op::Int8MaxPool { .. } => "Int8MaxPool",
         }
     }
 }
@@ -550,6 +609,32 @@ pub enum ConvStep {
 wire_enum!(ConvStep {
     0 => Scalar { op, value }, 1 => Tensor { op, input }, 2 => Channel { op, input }, 3 => Unary { op },
 });
+
+/// What follows the sum of [`Op::Int8Conv`]: a function, then `x * scale + zero` unless that is the identity, then limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Int8Tail {
+    /// What is done to what the sum stands for.
+    pub function: Int8Function,
+    /// After a function other than the identity.
+    pub scale: f32,
+    /// As the scale.
+    pub zero: f32,
+    /// The least value; of bytes from 0 on.
+    pub low: f32,
+    /// The largest value; of bytes up to 127.
+    pub high: f32,
+}
+wire_struct!(Int8Tail { function, scale, zero, low, high });
+
+/// A function of what a sum stands for, in f32, each operation rounded by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Int8Function {
+    /// `x`, multiplier and bias being those of the output already.
+    Identity,
+    /// `x * min(max(x * (1 / 6) + 0.5, 0), 1)`.
+    HardSwish,
+}
+wire_enum!(Int8Function { 0 => Identity {}, 1 => HardSwish {} });
 
 /// One step of a [`Op::Chain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

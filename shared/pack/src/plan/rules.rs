@@ -2,6 +2,7 @@
 
 mod blocked;
 mod dense;
+mod int8;
 mod moves;
 mod scan;
 mod windows;
@@ -58,6 +59,15 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
         Op::BlockedDepthwiseConv { window, kernel, steps } => {
             blocked::depthwise(context, window, *kernel, steps, inputs, output)
         }
+        Op::QuantizeImage { inverse, .. } => int8::quantize(*inverse, inputs, output),
+        Op::DequantizeImage { scale, .. } => int8::dequantize(*scale, inputs, output),
+        Op::Int8Conv { window, kernel, residual, tail, .. } => {
+            int8::conv(context, window, *kernel, *residual, tail, inputs, output)
+        }
+        Op::Int8DepthwiseConv { window, kernel, tail, .. } => {
+            int8::depthwise(context, window, *kernel, tail, inputs, output)
+        }
+        Op::Int8MaxPool { window } => int8::max_pool(window, inputs, output),
         Op::Col2Im { window } => windows::col2im(window, inputs, output),
         Op::MaxPool { window } | Op::AveragePool { window, .. } => {
             let [x] = operands(inputs)?;

@@ -1,7 +1,8 @@
 //! The graph around the operators: references, counts, totals.
 
-use super::{Body, Fact, Kernel, MAX_PLAN_BYTES, Node, Op, Outlet, PlanGraph, fact_of, rules};
+use super::{Body, FILTER_PANEL, Fact, Kernel, MAX_PLAN_BYTES, Node, Op, Outlet, PlanGraph, fact_of, rules};
 use crate::dtype::Dtype;
+use crate::encoding::{EncodedPanel, Encoding};
 use crate::error::PackError;
 use crate::weights::{Form, Weight, WeightId};
 
@@ -78,6 +79,26 @@ impl<'a> Context<'a> {
                 "weight {} is {form:?}, expected {} panels of k={k}, mn={mn}, r={}, panel_bytes at least {read}",
                 id.0, wanted.dtype, wanted.r
             )),
+        }
+    }
+
+    /// Depth and filters of a weight stored as panels of [`FILTER_PANEL`] in int8.
+    pub(super) fn int8_panels(&self, id: WeightId) -> Result<(usize, usize), String> {
+        match &self.weight(id)?.form {
+            Form::EncodedPanels { panel: EncodedPanel { encoding: Encoding::Int8, k, r }, mn, .. }
+                if *r == FILTER_PANEL =>
+            {
+                Ok((*k, *mn))
+            }
+            form => Err(format!("weight {} is {form:?}, expected panels of {FILTER_PANEL} in int8", id.0)),
+        }
+    }
+
+    /// The shape of a weight stored as rows in int8.
+    pub(super) fn int8_rows(&self, id: WeightId) -> Result<&'a [usize], String> {
+        match &self.weight(id)?.form {
+            Form::EncodedRows { encoding: Encoding::Int8, shape } => Ok(shape),
+            form => Err(format!("weight {} is {form:?}, expected rows in int8", id.0)),
         }
     }
 

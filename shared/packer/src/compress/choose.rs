@@ -8,7 +8,8 @@ use crate::calibrate;
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
 use crate::import::Port;
-use crate::pack::{Planned, Stage, Writer};
+use crate::int8::{self, Compute};
+use crate::pack::{Int8Report, Planned, Stage, Writer, guard};
 use crate::quantize::{
     Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
 };
@@ -22,6 +23,8 @@ use std::sync::Arc;
 const SENSITIVITY_SAMPLES: usize = 24;
 /// Weights below this part of all encoded values are rounded to the finest int8 without being measured: they save nothing.
 const SMALL: usize = 500;
+/// Samples that the ranges of activations are taken from.
+const RANGE_SAMPLES: usize = 64;
 
 /// What a plan is judged by.
 struct Judge<'a> {
@@ -60,6 +63,7 @@ impl<'a> Writer<'a, '_> {
             ..CompressionReport::default()
         };
         let judge = self.judge(&contract)?;
+        self.observe(calibration)?;
         let all = |rounding| vec![rounding; candidates.len()];
         let mut sensitivities = Vec::new();
         let roundings = match weights {
@@ -80,7 +84,7 @@ impl<'a> Writer<'a, '_> {
                 found.0
             }
         };
-        let quantizer = Quantizer::new(&candidates, &roundings, &moments)?;
+        let quantizer = self.with_bytes(Quantizer::new(&candidates, &roundings, &moments)?)?;
         for (i, (candidate, rounding)) in candidates.iter().zip(&roundings).enumerate() {
             let measured = sensitivities.iter().find(|(index, _)| *index == i);
             report.layers.push(LayerReport {
@@ -122,9 +126,31 @@ impl<'a> Writer<'a, '_> {
             return Err(PackerError::new(ErrorKind::Target, text));
         }
         let bounded = contract.max_bytes.is_some() || contract.accuracy.iter().any(|a| a.max_drop.is_some());
+        if self.options.compute == Compute::Int8 && self.options.weights == Weights::Auto {
+            return Err(bad(
+                "compute int8 takes weights f32, f16 or int8: what auto leaves is coarser than its kernels round",
+            ));
+        }
         if self.options.weights == Weights::Auto && !bounded {
             return Err(bad("weights auto need a bound: on what may be lost, or on the bytes of the pack"));
         }
+        Ok(())
+    }
+
+    /// The ranges of activations, where convolutions are to be done in bytes.
+    fn observe(&mut self, data: Option<&Dataset>) -> Result<(), PackerError> {
+        if self.options.compute == Compute::F32 {
+            return Ok(());
+        }
+        let data = data.ok_or_else(|| bad("compute int8 needs calibration data"))?.first(RANGE_SAMPLES);
+        let feed = data.feed(self.ports())?;
+        let (model, runs) = (&self.decluttered[0], feed.runs());
+        let progress = &mut *self.options.progress;
+        let mut told = |run: usize| progress(Stage::Quantize, &format!("ranges, run {} of {runs}", run + 1));
+        let ranges = guard("calibrate", || {
+            int8::observe(model, &feed, &mut told).map_err(|e| PackerError::model("calibrate", &e))
+        })?;
+        (self.ranges, self.int8) = (Some(ranges), Some(Int8Report::default()));
         Ok(())
     }
 
@@ -163,11 +189,11 @@ impl<'a> Writer<'a, '_> {
         Ok(Some(Judge { metric: &accuracy.metric, feed, float, labels, before }))
     }
 
-    /// The default plan alone.
+    /// The default plan alone, in f32.
     fn light(&self, quantizer: &Quantizer) -> Result<Arc<Plan>, PackerError> {
         let imported = &self.imported[0];
         let model = quantizer.apply(self.decluttered[0].clone())?;
-        let planned = Planned::of(imported, model, quantizer, self.options.target.runs_here())?;
+        let planned = Planned::of(imported, model, quantizer, self.options.target.runs_here(), None)?;
         let mut builder = PackBuilder::new();
         let plan = planned.encode(quantizer.encodings(), &mut builder)?;
         plan.validate(builder.weights())?;

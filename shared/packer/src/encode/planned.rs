@@ -3,7 +3,7 @@
 use super::{Encoded, Encoder, WIDTH};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op;
-use glowplug_pack::{Place, WeightId};
+use glowplug_pack::{Encoding, Form, Place, WeightId};
 use tract_core::internal::*;
 use tract_linalg::isa::Isa;
 
@@ -12,7 +12,9 @@ pub(super) fn planned<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<Tr
         let mut op = planned.op.clone();
         if let Some((name, values)) = &planned.weight {
             let stored = match &op {
-                Op::BlockedConv { .. } => e.filters(name, values)?,
+                Op::BlockedConv { .. } => e.filters(name, values, e.encoding)?,
+                Op::Int8Conv { .. } => e.filters(name, values, Some(Encoding::Int8))?,
+                Op::Int8DepthwiseConv { .. } => e.rows(name, values)?,
                 Op::Dense { .. } => e.matrix(name, values)?,
                 Op::OneHotRows { .. } => e.table(name, values, Place::Blobs)?,
                 _ => e.plain_weight(name, values, Place::Blobs)?,
@@ -35,12 +37,22 @@ impl Encoder<'_> {
     }
 
     /// Filters `[O, I, kh, kw]`.
-    fn filters(&mut self, name: &str, kernel: &Tensor) -> TractResult<WeightId> {
+    fn filters(&mut self, name: &str, kernel: &Tensor, encodings: &[Encoding]) -> TractResult<WeightId> {
         let [mn, ..] = *kernel.shape() else { bail!("filters without an axis") };
         let k = kernel.len() / mn.max(1);
         let plain = kernel.try_as_plain_ram()?;
         let values = plain.as_slice::<f32>()?;
-        self.panels_of(name, (k, mn), |depth, column| values[column * k + depth])
+        self.panels_of(name, (k, mn), encodings, |depth, column| values[column * k + depth])
+    }
+
+    /// Kernels `[C, 1, kh, kw]` of one channel each, in int8.
+    fn rows(&mut self, name: &str, kernel: &Tensor) -> TractResult<WeightId> {
+        let plain = kernel.try_as_plain_ram()?;
+        let row = kernel.shape().iter().skip(1).product::<usize>().max(1);
+        let rows = plain.as_slice::<f32>()?.chunks(row).map(|row| Encoding::Int8.encode_row(row));
+        let rows = rows.collect::<Option<Vec<_>>>().context("kernels that were not rounded")?;
+        let form = Form::EncodedRows { encoding: Encoding::Int8, shape: kernel.shape().to_vec() };
+        Ok(self.builder.weight(name, Place::Blobs, form, &rows.concat())?)
     }
 
     /// A matrix `[depth, columns]`.
@@ -48,7 +60,7 @@ impl Encoder<'_> {
         let [k, mn] = *matrix.shape() else { bail!("a weight of {:?}", matrix.shape()) };
         let plain = matrix.try_as_plain_ram()?;
         let values = plain.as_slice::<f32>()?;
-        self.panels_of(name, (k, mn), |depth, column| values[depth * mn + column])
+        self.panels_of(name, (k, mn), self.encodings, |depth, column| values[depth * mn + column])
     }
 
     /// `k` times `mn` values in panels of sixteen columns, in the layout that tract's kernels of that height read too.
@@ -56,6 +68,7 @@ impl Encoder<'_> {
         &mut self,
         name: &str,
         (k, mn): (usize, usize),
+        encodings: &[Encoding],
         value: impl Fn(usize, usize) -> f32,
     ) -> TractResult<WeightId> {
         let mut panels = vec![0.0; mn.div_ceil(WIDTH) * k * WIDTH];
@@ -65,6 +78,6 @@ impl Encoder<'_> {
                 record.iter_mut().zip(columns).for_each(|(to, column)| *to = value(depth, column));
             }
         }
-        self.float_panels(name, (k, mn), &panels)
+        self.float_panels(name, (k, mn), encodings, &panels)
     }
 }

@@ -40,6 +40,7 @@ fn weights() -> Vec<Weight> {
     let weight = |name: &str, form| Weight { name: name.into(), place: Place::Blobs, offset: 0, form };
     let panels = |k, panel_bytes| Form::Panels { dtype: Dtype::F32, k, mn: 20, r: FILTER_PANEL, panel_bytes };
     let encoded = |k, r| Form::encoded_panels(EncodedPanel { encoding: Encoding::F16, k, r }, 20).unwrap();
+    let in_int8 = |k, r| Form::encoded_panels(EncodedPanel { encoding: Encoding::Int8, k, r }, 20).unwrap();
     vec![
         weight("kernel", Form::Plain { dtype: Dtype::F32, shape: vec![5, 3, 2, 2] }),
         weight("filters", panels(12, 12 * 64)),
@@ -52,6 +53,10 @@ fn weights() -> Vec<Weight> {
         weight("encoded, narrow", encoded(12, 8)),
         weight("encoded matrix", encoded(6, 16)),
         weight("encoded table", Form::EncodedRows { encoding: Encoding::Int8, shape: vec![7, 3] }),
+        weight("filters in int8", in_int8(12, 16)),
+        weight("low, in int8", in_int8(12, 8)),
+        weight("kernels in int8", Form::EncodedRows { encoding: Encoding::Int8, shape: vec![20, 1, 2, 2] }),
+        weight("kernels in f16", Form::EncodedRows { encoding: Encoding::F16, shape: vec![20, 1, 2, 2] }),
     ]
 }
 
@@ -141,7 +146,7 @@ fn convolutions_in_blocks() {
             (conv(WINDOW, 0, &[]), &two, y.clone(), "expected panels"),
             (conv(WINDOW, 2, &[]), &two, y.clone(), "panel_bytes at least 768"),
             (conv(WINDOW, 3, &[]), &two, y.clone(), "r=16"),
-            (conv(WINDOW, 99, &[]), &two, y.clone(), "weight 99 of a table of 11"),
+            (conv(WINDOW, 99, &[]), &two, y.clone(), "weight 99 of a table of 15"),
             (conv(WINDOW, 8, &[]), &two, y.clone(), "r=16"),
             (conv(WINDOW, 9, &[]), &two, y.clone(), "panels 6 deep"),
             (conv(WINDOW, 10, &[]), &two, y.clone(), "expected panels"),
@@ -201,6 +206,130 @@ fn convolutions_in_blocks() {
             (depthwise(0), &[x.clone(), Fact::f32(&[8])], y.clone(), "one for each channel"),
             (depthwise(0), &[plain, bias.clone()], y, "expected [N, C / 8, H, W, 8]"),
             (depthwise(0), &[x, bias], Fact::f32(&[1, 2, 2, 1, 8]), "gives Tensor"),
+        ],
+    );
+}
+
+const BYTES: fn(&[usize]) -> Fact = |shape| Fact::Tensor { dtype: Dtype::U8, shape: shape.to_vec() };
+const TAIL: Int8Tail =
+    Int8Tail { function: Int8Function::Identity, scale: 1.0, zero: 0.0, low: 0.0, high: 127.0 };
+
+#[test]
+fn images_in_bytes() {
+    let op = |inverse| Op::QuantizeImage { inverse, zero: 3 };
+    let (x, blocks) = (Fact::f32(&[2, 3, 4, 5]), Fact::f32(&[2, 3, 4, 5, 8]));
+    rule(
+        (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 4])),
+        &[
+            (op(f32::INFINITY), &[x.clone()], BYTES(&[2, 4, 5, 4]), "a factor of inf"),
+            (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 32]), "positions of 32 bytes for 3 channels"),
+            (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 8]), "expected bytes [N, H, W, S]"),
+            (op(0.5), &[x.clone()], BYTES(&[2, 5, 4, 4]), "gives Tensor"),
+            (op(0.5), &[x.clone()], Fact::f32(&[2, 4, 5, 4]), "expected bytes [N, H, W, S]"),
+            (
+                op(0.5),
+                &[Fact::f32(&[2, 5, 4, 5])],
+                BYTES(&[2, 4, 5, 4]),
+                "positions of 4 bytes for 5 channels",
+            ),
+        ],
+    );
+    rule(
+        (op(0.5), &[blocks.clone()], BYTES(&[2, 4, 5, 32])),
+        &[(op(0.5), &[blocks.clone()], BYTES(&[2, 4, 5, 16]), "gives Tensor")],
+    );
+    let back = |scale| Op::DequantizeImage { scale, zero: 3 };
+    rule(
+        (back(2.0), &[BYTES(&[2, 4, 5, 32])], blocks.clone()),
+        &[
+            (back(f32::NAN), &[BYTES(&[2, 4, 5, 32])], blocks.clone(), "a factor of NaN"),
+            (back(2.0), &[BYTES(&[2, 4, 5, 48])], blocks.clone(), "gives Tensor"),
+            (back(2.0), &[BYTES(&[2, 5, 4, 32])], blocks.clone(), "gives Tensor"),
+            (back(2.0), &[x], blocks, "expected bytes [N, H, W, S]"),
+        ],
+    );
+    let op = Op::Int8MaxPool { window: WINDOW };
+    rule(
+        (op.clone(), &[BYTES(&[2, 4, 4, 32])], BYTES(&[2, 2, 2, 32])),
+        &[
+            (op.clone(), &[BYTES(&[2, 4, 4, 32])], BYTES(&[2, 2, 2, 16]), "gives Tensor"),
+            (op, &[BYTES(&[2, 4, 4, 17])], BYTES(&[2, 2, 2, 17]), "expected bytes [N, H, W, S]"),
+        ],
+    );
+}
+
+#[test]
+fn convolutions_in_bytes() {
+    let conv = |window, kernel, residual, tail| Op::Int8Conv {
+        window,
+        kernel: WeightId(kernel),
+        zero: 0,
+        residual,
+        tail,
+    };
+    let (x, y, floats) = (BYTES(&[1, 4, 4, 4]), BYTES(&[1, 2, 2, 32]), Fact::f32(&[1, 3, 2, 2, 8]));
+    let constant = Fact::f32(&[32]);
+    let three = [x.clone(), constant.clone(), constant.clone()];
+    let four = [x.clone(), constant.clone(), constant.clone(), y.clone()];
+    rule((conv(WINDOW, 11, Some(0.5), TAIL), &four, y.clone()), &[]);
+    rule((conv(WINDOW, 11, None, Int8Tail { low: f32::MIN, ..TAIL }), &three, floats.clone()), &[]);
+    let far = Window { strides: (1 << 20, 1 << 20), ..WINDOW };
+    let odd = Window { kernel: (5, 1), ..WINDOW };
+    let tail = |low, high| Int8Tail { low, high, ..TAIL };
+    let right = |operands: &[Fact]| operands.to_vec();
+    let (five, wide) = (BYTES(&[1, 4, 4, 32]), [x.clone(), constant.clone(), Fact::f32(&[20])]);
+    let of_five = [five, constant.clone(), constant.clone()];
+    rule(
+        (
+            conv(WINDOW, 11, None, TAIL),
+            &[BYTES(&[1, 4, 4, 16]), constant.clone(), constant.clone()],
+            y.clone(),
+        ),
+        &[
+            (conv(WINDOW, 1, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
+            (conv(WINDOW, 7, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
+            (conv(WINDOW, 12, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
+            (conv(far, 11, None, TAIL), &three, y.clone(), "reaches far beyond"),
+            (conv(odd, 11, None, TAIL), &three, y.clone(), "expected a multiple of 5 taps"),
+            (conv(WINDOW, 11, Some(0.5), TAIL), &three, y.clone(), "3 operands, expected 4"),
+            (conv(WINDOW, 11, None, TAIL), &four, y.clone(), "4 operands, expected 3"),
+            (conv(WINDOW, 11, Some(f32::NAN), TAIL), &four, y.clone(), "a factor of NaN"),
+            (
+                conv(WINDOW, 11, Some(1.0), TAIL),
+                &right(&[&four[..3], &three[..1]].concat()),
+                y.clone(),
+                "gives Tensor",
+            ),
+            (conv(WINDOW, 11, None, TAIL), &wide, y.clone(), "expected 32 values"),
+            (conv(WINDOW, 11, None, TAIL), &of_five, y.clone(), "positions of 32 bytes for 3 channels"),
+            (conv(WINDOW, 11, None, TAIL), &three, BYTES(&[1, 2, 2, 16]), "gives Tensor"),
+            (conv(WINDOW, 11, None, TAIL), &three, Fact::f32(&[1, 2, 2, 2, 8]), "gives Tensor"),
+            (conv(WINDOW, 11, None, tail(-1.0, 127.0)), &three, y.clone(), "expected limits from 0 to 127"),
+            (conv(WINDOW, 11, None, tail(0.0, 128.0)), &three, y.clone(), "expected limits from 0 to 127"),
+            (conv(WINDOW, 11, None, tail(9.0, 8.0)), &three, y.clone(), "expected limits from 0 to 127"),
+            (conv(WINDOW, 11, None, tail(f32::NAN, 8.0)), &three, y.clone(), "expected limits from 0 to 127"),
+            (conv(WINDOW, 11, None, tail(0.0, f32::INFINITY)), &three, floats, "expected limits from"),
+        ],
+    );
+    let depthwise =
+        |kernel| Op::Int8DepthwiseConv { window: WINDOW, kernel: WeightId(kernel), zero: 0, tail: TAIL };
+    let (x, y) = (BYTES(&[1, 4, 4, 32]), BYTES(&[1, 2, 2, 32]));
+    let three = [x.clone(), constant.clone(), constant.clone()];
+    rule(
+        (depthwise(13), &three, y.clone()),
+        &[
+            (depthwise(14), &three, y.clone(), "expected rows in int8"),
+            (depthwise(11), &three, y.clone(), "expected rows in int8"),
+            (depthwise(10), &three, y.clone(), "of 7 channels for"),
+            (
+                depthwise(13),
+                &[BYTES(&[1, 4, 4, 16]), constant.clone(), constant.clone()],
+                y.clone(),
+                "of 20 channels for",
+            ),
+            (depthwise(13), &[x.clone(), constant, Fact::f32(&[20])], y.clone(), "expected 32 values"),
+            (depthwise(13), &three[..2], y, "2 operands, expected 3"),
+            (depthwise(13), &three, Fact::f32(&[1, 3, 2, 2, 8]), "gives Tensor"),
         ],
     );
 }
@@ -481,7 +610,7 @@ fn dense() {
             (with(5, 2, 8, 3, 2, true, true), &all, y.clone(), "r=16"),
             (with(8, 2, 8, 3, 2, true, true), &all, y.clone(), "r=16"),
             (with(10, 2, 8, 3, 2, true, true), &all, y.clone(), "expected panels"),
-            (with(99, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 99 of a table of 11"),
+            (with(99, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 99 of a table of 15"),
         ],
     );
     rule(
@@ -506,7 +635,7 @@ fn one_hot_rows() {
         &[
             (op(0), &[ids.clone(), bias.clone()], y.clone(), "no matrix of f32"),
             (op(4), &[ids.clone(), bias.clone()], y.clone(), "expected it plain"),
-            (op(99), &[ids.clone(), bias.clone()], y.clone(), "weight 99 of a table of 11"),
+            (op(99), &[ids.clone(), bias.clone()], y.clone(), "weight 99 of a table of 15"),
             (op(9), &[ids.clone(), bias.clone()], y.clone(), "expected it plain"),
             (op(6), &[Fact::f32(&[2, 3]), bias.clone()], y.clone(), "expected i64 or i32"),
             (op(6), &[ids.clone(), Fact::f32(&[4])], y.clone(), "expected 3 values"),

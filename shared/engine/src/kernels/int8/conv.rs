@@ -1,0 +1,429 @@
+//! Convolutions with one group. A tile is three neighbouring outputs of sixteen channels.
+
+use super::layout::{FILTERS, STEP, panel_len};
+use super::tail::byte;
+use super::{Out, Output, Tail};
+use crate::ops::window::Axis;
+use crate::share::{for_each, threads};
+use glowplug_pack::int8::{OCTET, Runs};
+use glowplug_pack::plan::CHANNEL_BLOCK;
+use std::cell::RefCell;
+use std::ops::Range;
+use tract_core::internal::{TractResult, ensure};
+
+/// Outputs of a tile.
+const TILE: usize = 3;
+/// Bytes of the input that one piece of work sees: they stay in the second cache beside a panel.
+const INPUT_BYTES: usize = 160 << 10;
+/// Bytes of the output that one piece of work writes panel by panel: they stay there too.
+const OUTPUT_BYTES: usize = 128 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// What a thread lays out for the piece of work at hand; kept, so that no run allocates.
+pub(super) struct Scratch {
+    /// Rows of the input with their padding.
+    pub(super) rows: Vec<u8>,
+    /// Where each output's window begins, or each tap.
+    pub(super) places: Vec<usize>,
+}
+
+impl Scratch {
+    pub(super) const fn new() -> Scratch {
+        Scratch { rows: Vec::new(), places: Vec::new() }
+    }
+}
+
+/// What slides over what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Slide {
+    pub(crate) vertical: Axis,
+    pub(crate) horizontal: Axis,
+    /// Images.
+    pub(crate) images: usize,
+    /// Bytes of a position of the input.
+    pub(crate) pixel: usize,
+    /// What padding is: the byte that stands for 0.
+    pub(crate) zero: u8,
+}
+
+impl Slide {
+    /// Bytes of one image.
+    pub(super) fn image(&self) -> usize {
+        self.vertical.input * self.horizontal.input * self.pixel
+    }
+
+    /// Positions of one image of the output.
+    pub(super) fn outputs(&self) -> usize {
+        self.vertical.output * self.horizontal.output
+    }
+
+    /// Whether no window sees padding.
+    pub(super) fn is_inside(&self) -> bool {
+        let inside = |a: &Axis| a.interior() == (0..a.output);
+        inside(&self.vertical) && inside(&self.horizontal)
+    }
+
+    /// Rows of the input that `rows` rows of output see, and columns that a whole row sees.
+    fn seen(&self, rows: usize) -> (usize, usize) {
+        let reach = |a: &Axis, n: usize| (n - 1) * a.stride + (a.kernel - 1) * a.dilation + 1;
+        (reach(&self.vertical, rows), reach(&self.horizontal, self.horizontal.output))
+    }
+
+    /// Rows of output whose inputs take at most `bytes`, one at least.
+    pub(super) fn rows_within(&self, bytes: usize) -> usize {
+        let (reach, width) = self.seen(1);
+        let more = (bytes / (width * self.pixel).max(1)).saturating_sub(reach) / self.vertical.stride;
+        (1 + more).min(self.vertical.output)
+    }
+
+    /// The rows of `image` that the rows `rows` of output see, with their padding: `(bytes, bytes of a row, where the first
+    /// window begins)`. Read in place where `in_place`; else copied, with an octet more behind them.
+    pub(super) fn rows<'a>(
+        &self,
+        image: &'a [u8],
+        rows: &Range<usize>,
+        in_place: bool,
+        scratch: &'a mut Vec<u8>,
+    ) -> (&'a [u8], usize) {
+        let (v, h, pixel) = (&self.vertical, &self.horizontal, self.pixel);
+        let (top, left) = (v.origin(rows.start), h.origin(0));
+        let row = h.input * pixel;
+        if in_place {
+            return (&image[top.max(0).cast_unsigned() * row + left.max(0).cast_unsigned() * pixel..], row);
+        }
+        let (height, width) = self.seen(rows.len());
+        let to_row = width * pixel;
+        let len = height * to_row + OCTET;
+        if scratch.len() < len {
+            scratch.resize(len, 0);
+        }
+        let before = left.min(0).unsigned_abs().min(width);
+        let start = left.max(0).cast_unsigned().min(h.input);
+        let count = (h.input - start).min(width - before);
+        for (y, to) in scratch[..height * to_row].chunks_exact_mut(to_row).enumerate() {
+            let from = usize::try_from(top + y.cast_signed()).ok().filter(|y| *y < v.input);
+            let Some(from) = from else {
+                to.fill(self.zero);
+                continue;
+            };
+            to[..before * pixel].fill(self.zero);
+            to[before * pixel..][..count * pixel]
+                .copy_from_slice(&image[from * row + start * pixel..][..count * pixel]);
+            to[(before + count) * pixel..].fill(self.zero);
+        }
+        (&scratch[..len], to_row)
+    }
+}
+
+/// A convolution whose operands are about to be checked.
+pub(crate) struct Conv<'a> {
+    pub(crate) slide: Slide,
+    pub(crate) runs: Runs,
+    pub(crate) filters: usize,
+    pub(crate) input: &'a [u8],
+    /// Laid out panel by panel.
+    pub(crate) weights: &'a [i8],
+    pub(crate) tail: Tail<'a>,
+    /// Whether this CPU's vectors are used.
+    pub(crate) vectors: bool,
+}
+
+/// A piece of work: some rows of output of one image, for some of the panels.
+struct Piece {
+    image: usize,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Conv<'_> {
+    fn panels(&self) -> usize {
+        self.filters.div_ceil(FILTERS)
+    }
+
+    /// Writes all of the output. Errors: operands of other sizes than the geometry asks for.
+    pub(crate) fn run(&self, output: Output<'_>) -> TractResult<()> {
+        let (slide, panels) = (&self.slide, self.panels());
+        let outputs = slide.images * slide.outputs();
+        ensure!(self.runs.pixel == slide.pixel && slide.pixel > 0, "a run over another image");
+        ensure!(
+            self.runs.kernel == (slide.vertical.kernel, slide.horizontal.kernel)
+                && (!self.runs.joined || slide.horizontal.dilation == 1),
+            "a run over another window"
+        );
+        ensure!(self.input.len() >= slide.images * slide.image(), "{} bytes of input", self.input.len());
+        ensure!(self.weights.len() >= panels * panel_len(&self.runs), "{} weights", self.weights.len());
+        self.tail.check(panels * FILTERS, outputs * panels * FILTERS)?;
+        let wanted = match output {
+            Output::Bytes(_) => outputs * panels * FILTERS,
+            Output::Floats(_) => outputs * self.filters.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK,
+        };
+        ensure!(output.len() >= wanted, "an output of {} values, {wanted} are written", output.len());
+        let output = output.shared();
+        let in_place = slide.is_inside() && slide.pixel.is_multiple_of(OCTET);
+        // Threads get as many ranges each. Where there are fewer ranges than threads, they share the panels.
+        let (threads, rows) = (threads(), slide.vertical.output);
+        let most = OUTPUT_BYTES / (slide.horizontal.output * panels * FILTERS).max(1);
+        let at_once = slide.rows_within(INPUT_BYTES).min(most).max(1);
+        let (ranges, shares) = match slide.images * rows.div_ceil(at_once) {
+            all if all < threads => (rows.div_ceil(at_once), threads.min(panels)),
+            _ => (rows.div_ceil(at_once).next_multiple_of(threads), 1),
+        };
+        let at_once = rows.div_ceil(ranges);
+        let ranges = rows.div_ceil(at_once);
+        for_each(slide.images * ranges * shares, |i| {
+            let (share, range, image) = (i % shares, i / shares % ranges, i / shares / ranges);
+            let each = panels.div_ceil(shares);
+            let piece = Piece {
+                image,
+                rows: range * at_once..((range + 1) * at_once).min(rows),
+                panels: (share * each).min(panels)..((share + 1) * each).min(panels),
+            };
+            SCRATCH.with_borrow_mut(|scratch| self.piece(&piece, in_place, output, scratch));
+        });
+        Ok(())
+    }
+
+    fn piece(&self, piece: &Piece, in_place: bool, output: Out, scratch: &mut Scratch) {
+        let slide = &self.slide;
+        let (v, h, pixel) = (&slide.vertical, &slide.horizontal, slide.pixel);
+        let Scratch { rows, places } = scratch;
+        let image = &self.input[piece.image * slide.image()..][..slide.image()];
+        let (input, row) = slide.rows(image, &piece.rows, in_place, rows);
+        places.clear();
+        for y in 0..piece.rows.len() {
+            places.extend((0..h.output).map(|x| y * v.stride * row + x * h.stride * pixel));
+        }
+        let step =
+            if self.runs.joined { (v.dilation * row, 0) } else { (v.dilation * row, h.dilation * pixel) };
+        let taps = if self.runs.joined { 1 } else { h.kernel };
+        let first = piece.image * slide.outputs() + piece.rows.start * h.output;
+        for panel in piece.panels.clone() {
+            let len = panel_len(&self.runs);
+            let tile = Tile {
+                input,
+                step,
+                rows: v.kernel,
+                taps,
+                octets: self.runs.octets(),
+                weights: &self.weights[panel * len..][..len],
+                tail: &self.tail,
+                output,
+                panel,
+                panels: self.panels(),
+                blocks: self.filters.div_ceil(CHANNEL_BLOCK),
+                image: piece.image,
+                plane: slide.outputs(),
+            };
+            tile.all(places, first, self.vectors);
+        }
+    }
+}
+
+/// A panel, and the input that it meets.
+struct Tile<'a> {
+    input: &'a [u8],
+    /// From a row of taps to the next, and from a run in it to the next.
+    step: (usize, usize),
+    rows: usize,
+    /// Runs in a row.
+    taps: usize,
+    octets: usize,
+    weights: &'a [i8],
+    tail: &'a Tail<'a>,
+    output: Out,
+    panel: usize,
+    panels: usize,
+    /// Blocks of an image of floats.
+    blocks: usize,
+    image: usize,
+    /// Positions of an image of the output.
+    plane: usize,
+}
+
+impl Tile<'_> {
+    /// The outputs whose windows begin at `places`, the first of which is number `first` of all images'.
+    fn all(&self, places: &[usize], first: usize, vectors: bool) {
+        #[cfg(target_arch = "x86_64")]
+        if vectors {
+            // SAFETY: `vectors` is what this CPU was found to have. `Conv::run` checked all sizes: every run of a window
+            // lies in `input`, octets included, since rows are copied with one more behind them and those that are
+            // read in place are whole octets; the weights are a panel; the outputs lie in the output.
+            #[allow(unsafe_code, reason = "kernels are chosen by what the CPU has")]
+            unsafe {
+                avx2::all(self, places, first);
+            }
+            return;
+        }
+        let _ = vectors;
+        for (i, place) in places.iter().enumerate() {
+            self.plain(*place, first + i);
+        }
+    }
+
+    /// As the vectors do it, one value after the other.
+    #[allow(unsafe_code, reason = "threads share the output")]
+    fn plain(&self, place: usize, at: usize) {
+        let mut sums = [0i32; FILTERS];
+        let mut weights = self.weights.as_chunks::<STEP>().0.iter();
+        for run in 0..self.rows * self.taps {
+            let run = place + run / self.taps * self.step.0 + run % self.taps * self.step.1;
+            let octets = self.input[run..][..self.octets * OCTET].as_chunks::<OCTET>().0;
+            for (octet, weights) in octets.iter().zip(&mut weights) {
+                for (quad, weights) in
+                    octet.as_chunks::<4>().0.iter().zip(weights.as_chunks::<{ STEP / 2 }>().0)
+                {
+                    for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<4>().0) {
+                        let products = quad.iter().zip(weights).map(|(x, w)| i32::from(*x) * i32::from(*w));
+                        *sum += products.sum::<i32>();
+                    }
+                }
+            }
+        }
+        let channel = self.panel * FILTERS;
+        for (lane, sum) in sums.into_iter().enumerate() {
+            let place = (at * self.panels + self.panel) * FILTERS + lane;
+            let residual = self.tail.residual.map(|r| r.values[place]);
+            let value = self.tail.value(sum, channel + lane, residual);
+            // SAFETY: `Conv::run` checked that the output holds all panels of all positions; nobody else writes
+            // these. A block that floats do not have is left out.
+            unsafe {
+                match self.output {
+                    Out::Bytes(to) => to.add(place).write(byte(value)),
+                    Out::Floats(to) => {
+                        if let Some(to_block) = self.block(at, lane / CHANNEL_BLOCK) {
+                            to.add(to_block + lane % CHANNEL_BLOCK).write(value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where half `half` of the panel's floats of position `at` of all images go, if there is such a block.
+    fn block(&self, at: usize, half: usize) -> Option<usize> {
+        let block = self.panel * 2 + half;
+        let place = (self.image * self.blocks + block) * self.plane + at - self.image * self.plane;
+        (block < self.blocks).then_some(place * CHANNEL_BLOCK)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::super::Function;
+    use super::super::tail::avx2::{Common, Constants, bytes, common, eights, value};
+    use super::{FILTERS, OCTET, Out, STEP, TILE, Tile};
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// The CPU has AVX2. From each place on, `input` reaches over all octets of all runs; `weights` are those of a panel;
+    /// the outputs lie in the output and are this call's.
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    pub(super) unsafe fn all(tile: &Tile<'_>, places: &[usize], first: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (tile.tail.residual.is_some(), tile.tail.function) {
+                (false, Function::Identity) => tiles::<false, false>(tile, places, first),
+                (true, Function::Identity) => tiles::<true, false>(tile, places, first),
+                (false, Function::HardSwish) => tiles::<false, true>(tile, places, first),
+                (true, Function::HardSwish) => tiles::<true, true>(tile, places, first),
+            }
+        }
+    }
+
+    /// With a residual, and with HardSwish.
+    ///
+    /// # Safety
+    /// As [`all`].
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    unsafe fn tiles<const RESIDUAL: bool, const SWISH: bool>(
+        tile: &Tile<'_>,
+        places: &[usize],
+        first: usize,
+    ) {
+        let constants = &(eights(tile.tail, tile.panel * FILTERS), common(tile.tail));
+        let (whole, rest) = places.as_chunks::<TILE>();
+        // SAFETY: the caller's promise.
+        unsafe {
+            for (i, places) in whole.iter().enumerate() {
+                sums::<3, RESIDUAL, SWISH>(tile, constants, places, first + i * TILE);
+            }
+            let first = first + whole.len() * TILE;
+            match *rest {
+                [a, b] => sums::<2, RESIDUAL, SWISH>(tile, constants, &[a, b], first),
+                [a] => sums::<1, RESIDUAL, SWISH>(tile, constants, &[a], first),
+                _ => {}
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`all`].
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    unsafe fn sums<const P: usize, const RESIDUAL: bool, const SWISH: bool>(
+        tile: &Tile<'_>,
+        (constants, common): &([Constants; 2], Common),
+        places: &[usize; P],
+        first: usize,
+    ) {
+        let mut sums = [[_mm256_setzero_si256(); 2]; P];
+        let ones = _mm256_set1_epi16(1);
+        let mut weights = tile.weights.as_ptr();
+        // SAFETY: the caller's promise.
+        unsafe {
+            for row in 0..tile.rows {
+                for tap in 0..tile.taps {
+                    let run = row * tile.step.0 + tap * tile.step.1;
+                    let at: [*const u8; P] =
+                        std::array::from_fn(|p| tile.input.as_ptr().add(places[p] + run));
+                    for octet in 0..tile.octets {
+                        let w: [__m256i; 4] =
+                            std::array::from_fn(|i| _mm256_loadu_si256(weights.add(i * 32).cast()));
+                        for p in 0..P {
+                            let quad = |i: usize| {
+                                let at = at[p].add(octet * OCTET + i * 4);
+                                _mm256_set1_epi32(at.cast::<i32>().read_unaligned())
+                            };
+                            let x = quad(0);
+                            let low = [_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(x, w[1])];
+                            let x = quad(1);
+                            let high = [_mm256_maddubs_epi16(x, w[2]), _mm256_maddubs_epi16(x, w[3])];
+                            for v in 0..2 {
+                                let both = _mm256_madd_epi16(_mm256_add_epi16(low[v], high[v]), ones);
+                                sums[p][v] = _mm256_add_epi32(sums[p][v], both);
+                            }
+                        }
+                        weights = weights.add(STEP);
+                    }
+                }
+            }
+            for (p, sums) in sums.into_iter().enumerate() {
+                let at = first + p;
+                let place = (at * tile.panels + tile.panel) * FILTERS;
+                let residual = tile.tail.residual.filter(|_| RESIDUAL).map(|r| {
+                    let bytes = _mm_loadu_si128(r.values.as_ptr().add(place).cast());
+                    [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
+                });
+                let values: [__m256; 2] = std::array::from_fn(|v| {
+                    value::<SWISH>((tile.tail, common), constants[v], sums[v], residual.map(|r| r[v]))
+                });
+                match tile.output {
+                    Out::Bytes(to) => _mm_storeu_si128(to.add(place).cast(), bytes(values)),
+                    Out::Floats(to) => {
+                        for (half, values) in values.into_iter().enumerate() {
+                            if let Some(block) = tile.block(at, half) {
+                                _mm256_storeu_ps(to.add(block), values);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Convolutions in bytes: activations u8, weights i8, sums i32, and an f32 tail that every CPU computes alike.
+//!
+//! *Images* are `[N, H, W, S]` of u8, all channels of a position side by side (`glowplug_pack::int8`). A row of a window is one run of bytes, whatever its width, so that no patches are laid out;
+//! four bytes of a position meet four weights of each of eight filters in one instruction. Bytes beyond the channels hold
+//! anything: their weights are 0.
+//!
+//! *Sums.* `vpmaddubsw` adds two products in 16 bits, with saturation, and two such sums are added before they are
+//! widened: three multiplications for 64 weights, where f32 takes eight. So that no CPU saturates and all agree, weights
+//! are bounded where they are laid out: of every four that are summed up in 16 bits, the positive ones together,
+//! and the negative ones, are at most `SUM_LIMIT`, and activations are at most `MOST`.
+//!
+//! *The tail* is f32, one rounding for each operation, never fused: `x = sum * multiplier + bias` (a value of each for
+//! each channel), `x + residual * scale`, a function, then `x` between two limits and to the nearest whole number, ties
+//! to even.
+
+pub(crate) mod conv;
+pub(crate) mod depthwise;
+pub(crate) mod layout;
+pub(crate) mod planes;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use crate::kernels::has_avx2;
+use std::cell::Cell;
+pub(crate) use tail::{Function, Residual, Tail, To};
+
+thread_local! {
+    static PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` with the convolutions in bytes that it calls on this thread in plain code, whatever the CPU has: what their
+/// vectors are held to, for whoever verifies a pack.
+pub fn in_plain_code<R>(f: impl FnOnce() -> R) -> R {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            PLAIN.set(self.0);
+        }
+    }
+    let _before = Before(PLAIN.replace(true));
+    f()
+}
+
+/// Whether vectors are used.
+pub(crate) fn vectors() -> bool {
+    has_avx2() && !PLAIN.get()
+}
+
+/// Where a kernel's output goes.
+pub(crate) enum Output<'a> {
+    /// `[N, OH, OW, S]`.
+    Bytes(&'a mut [u8]),
+    /// `[N, ceil(O / 8), OH, OW, 8]`.
+    Floats(&'a mut [f32]),
+}
+
+impl Output<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Output::Bytes(to) => to.len(),
+            Output::Floats(to) => to.len(),
+        }
+    }
+
+    fn shared(self) -> Out {
+        match self {
+            Output::Bytes(to) => Out::Bytes(to.as_mut_ptr()),
+            Output::Floats(to) => Out::Floats(to.as_mut_ptr()),
+        }
+    }
+}
+
+/// The output, written by several threads in places of their own.
+#[derive(Clone, Copy)]
+enum Out {
+    Bytes(*mut u8),
+    Floats(*mut f32),
+}
+
+// SAFETY: whoever writes through it on several threads writes to disjoint places.
+#[allow(unsafe_code, reason = "as the SAFETY comment says")]
+unsafe impl Sync for Out {}
