@@ -829,6 +829,7 @@ fn in_bytes(first: &[i8], depthwise: &[i8], last: &[i8]) -> Draft {
     draft
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "clamped to a byte")]
 #[test]
 fn convolutions_in_bytes_are_their_definition_to_the_bit() {
     let ramp_of =

@@ -387,7 +387,7 @@ pub(crate) struct Writer<'a, 'o> {
     portable: Result<Portable, PackerError>,
     pub(crate) compression: Option<CompressionReport>,
     /// Where some convolutions are in bytes.
-    int8: Option<Int8Report>,
+    pub(crate) int8: Option<Int8Report>,
     /// Of activations, where convolutions are done in bytes.
     pub(crate) ranges: Option<Calibration>,
 }

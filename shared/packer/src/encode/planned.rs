@@ -12,8 +12,8 @@ pub(super) fn planned<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<Tr
         let mut op = planned.op.clone();
         if let Some((name, values)) = &planned.weight {
             let stored = match &op {
-                Op::BlockedConv { .. } => e.filters(name, values, e.encoding)?,
-                Op::Int8Conv { .. } => e.filters(name, values, Some(Encoding::Int8))?,
+                Op::BlockedConv { .. } => e.filters(name, values, e.encodings)?,
+                Op::Int8Conv { .. } => e.filters(name, values, &[Encoding::Int8])?,
                 Op::Int8DepthwiseConv { .. } => e.rows(name, values)?,
                 Op::Dense { .. } => e.matrix(name, values)?,
                 Op::OneHotRows { .. } => e.table(name, values, Place::Blobs)?,

@@ -1,4 +1,10 @@
 //! Kernels against their definition, to the bit, in vectors and in plain code.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "numbers that are made to fit"
+)]
 
 use super::conv::{Conv, Slide};
 use super::depthwise::Depthwise;
