@@ -14,11 +14,22 @@ use std::sync::Arc;
 /// Floats may differ by this much of the largest value in the reference.
 const TOLERANCE: f32 = 1e-4;
 
+/// What calibrated models are planned with, which operators by themselves are not.
+const IN_BYTES: &str =
+    "`pack --compute int8` writes it: packer/tests/models.rs and engine/tests/plans.rs run it";
+
 /// Variants that no ONNX model of ours leads to, with why.
-const UNREACHED: [(&str, &str); 7] = [
+const UNREACHED: [(&str, &str); 14] = [
     ("DepthwiseConv", "written by earlier packers; the engine's tests/plans.rs runs it"),
     ("DirectConv", "the same"),
     ("Fused::LeakyRelu", "written by earlier packers, which left LeakyRelu to the product before it"),
+    ("QuantizeImage", IN_BYTES),
+    ("DequantizeImage", IN_BYTES),
+    ("Int8Conv", IN_BYTES),
+    ("Int8DepthwiseConv", IN_BYTES),
+    ("Int8MaxPool", IN_BYTES),
+    ("Int8Function::HardSwish", IN_BYTES),
+    ("Int8Function::Identity", IN_BYTES),
     ("Fused::AddTensor", "what tract fuses on other CPUs; here a product of ours takes its residual"),
     ("Function::RoundHalfUp", "ONNX rounds halves to even"),
     ("BinaryOp::Div", "the optimizer multiplies by the reciprocal"),

@@ -56,7 +56,11 @@ impl FromStr for Compute {
 /// The least and the largest value that each node of a simplified graph gave, by the node's name.
 pub(crate) type Calibration = HashMap<String, (f32, f32)>;
 
-/// The ranges of all values of `model`, simplified, over all of `feed`.
+/// How finely values are counted, of the width between the least and the largest.
+const BINS: usize = 2048;
+
+/// The ranges of all values of `model`, simplified, over all of `feed`: not from the least to the largest value, but what seven
+/// bits round with the least squared error. A few values beyond them are cut off, for the sake of all others.
 pub(crate) fn observe(
     model: &TypedModel,
     feed: &Feed<'_>,
@@ -73,23 +77,66 @@ pub(crate) fn observe(
     let names: Vec<String> = watched.iter().map(|o| model.node(o.node).name.clone()).collect();
     model.select_output_outlets(&watched)?;
     let model = model.into_runnable()?;
-    let mut ranges = Calibration::new();
-    for run in 0..feed.runs() {
-        progress(run);
-        let set = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
-        let values = set.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
-        let found = model.run(values.collect::<TractResult<_>>()?)?;
-        for (name, value) in names.iter().zip(found) {
-            let plain = value.try_as_plain_ram()?;
-            let values = plain.as_slice::<f32>()?;
-            let range = ranges.entry(name.clone()).or_insert((f32::INFINITY, f32::NEG_INFINITY));
-            for value in values {
-                ensure!(value.is_finite(), "node {name:?} gives {value} for calibration data");
-                *range = (range.0.min(*value), range.1.max(*value));
+    let mut each = |see: &mut dyn FnMut(usize, &[f32]) -> TractResult<()>| -> TractResult<()> {
+        for run in 0..feed.runs() {
+            progress(run);
+            let set = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
+            let values = set.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
+            let found = model.run(values.collect::<TractResult<_>>()?)?;
+            for (index, value) in found.iter().enumerate() {
+                see(index, value.try_as_plain_ram()?.as_slice::<f32>()?)?;
             }
         }
-    }
-    Ok(ranges)
+        Ok(())
+    };
+    let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); names.len()];
+    each(&mut |index, values| {
+        for value in values {
+            ensure!(value.is_finite(), "node {:?} gives {value} for calibration data", names[index]);
+            let range = &mut ranges[index];
+            *range = (range.0.min(*value), range.1.max(*value));
+        }
+        Ok(())
+    })?;
+    let mut counts = vec![vec![0u32; BINS]; names.len()];
+    each(&mut |index, values| {
+        let (least, most) = ranges[index];
+        let scale = BINS as f32 / (most - least).max(f32::MIN_POSITIVE);
+        for value in values {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates, and is cut"
+            )]
+            let bin = ((value - least) * scale) as usize;
+            let count = &mut counts[index][bin.min(BINS - 1)];
+            *count = count.saturating_add(1);
+        }
+        Ok(())
+    })?;
+    let best = ranges.into_iter().zip(&counts).map(|(range, counts)| best_range(range, counts));
+    Ok(names.into_iter().zip(best).collect())
+}
+
+/// The part of a range, 0 staying where it is, in which steps of seven bits make the least squared error over the values that
+/// were counted in it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "an estimate")]
+fn best_range((least, most): (f32, f32), counts: &[u32]) -> (f32, f32) {
+    let (low, width) = (f64::from(least), f64::from(most) - f64::from(least));
+    let value = |bin: usize| low + (bin as f64 + 0.5) * width / counts.len() as f64;
+    let error = |part: f64| {
+        let (from, to) = (low.min(0.0) * part, f64::from(most).max(0.0) * part);
+        let rounding = ((to - from) / f64::from(MOST)).powi(2) / 12.0;
+        let of_bin = |(bin, count): (usize, &u32)| {
+            let beyond = value(bin) - value(bin).clamp(from, to);
+            f64::from(*count) * (rounding + beyond * beyond)
+        };
+        counts.iter().enumerate().filter(|(_, count)| **count > 0).map(of_bin).sum::<f64>()
+    };
+    let parts = (4..=40).map(|part| f64::from(part) / 40.0);
+    let best = parts.map(|part| (part, error(part))).min_by(|a, b| a.1.total_cmp(&b.1));
+    let part = best.map_or(1.0, |(part, _)| part) as f32;
+    (least * part, most * part)
 }
 
 /// How bytes stand for numbers: `real = (q - zero) * scale`.
@@ -422,5 +469,22 @@ impl Pass<'_> {
         self.to.select_output_outlets(&outputs)?;
         self.to.properties = self.from.properties.clone();
         Ok(self.to)
+    }
+}
+
+#[cfg(test)]
+mod range_tests {
+    use super::best_range;
+
+    #[test]
+    fn a_range_leaves_out_what_is_rare_and_far() {
+        // Nearly all values below a tenth of the largest, of which there is one.
+        let mut counts = vec![0u32; 2048];
+        counts[..200].fill(1000);
+        counts[2047] = 1;
+        let (least, most) = best_range((0.0, 100.0), &counts);
+        assert!(least == 0.0 && (9.0..60.0).contains(&most), "{most}");
+        // Evenly spread values want all of it.
+        assert_eq!(best_range((-50.0, 50.0), &[7; 2048]), (-50.0, 50.0));
     }
 }

@@ -430,7 +430,7 @@ impl<'a, 'o> Writer<'a, 'o> {
     }
 
     /// `quantizer`, and the weights of convolutions in bytes, if there are any.
-    pub(crate) fn with_bytes(&self, quantizer: Quantizer) -> Result<Quantizer, PackerError> {
+    fn with_bytes(&self, quantizer: Quantizer) -> Result<Quantizer, PackerError> {
         let Some(ranges) = &self.ranges else { return Ok(quantizer) };
         let model = quantizer.apply(self.decluttered[0].clone())?;
         let rounded = guard("quantize", || {

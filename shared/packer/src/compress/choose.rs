@@ -84,7 +84,7 @@ impl<'a> Writer<'a, '_> {
                 found.0
             }
         };
-        let quantizer = self.with_bytes(Quantizer::new(&candidates, &roundings, &moments)?)?;
+        let quantizer = Quantizer::new(&candidates, &roundings, &moments)?;
         for (i, (candidate, rounding)) in candidates.iter().zip(&roundings).enumerate() {
             let measured = sensitivities.iter().find(|(index, _)| *index == i);
             report.layers.push(LayerReport {
