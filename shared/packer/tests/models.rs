@@ -321,7 +321,9 @@ fn a_calibrated_model_is_done_in_bytes() {
         let report = packed.report.int8.unwrap();
         assert!(report.convolutions >= 2, "{name}: {report:?}");
         let portable = packed.report.portable.unwrap();
-        assert_eq!(portable.second_copies, plain.report.portable.unwrap().second_copies, "{name}");
+        // Weights are stored once; biases are others in a plan in bytes, which adds to them what zero points leave.
+        let most = packed.bytes.len() / 8;
+        assert!(portable.second_copy_bytes <= most, "{name}: {} bytes", portable.second_copy_bytes);
         let (_, plan) = load(&packed.bytes);
         let found = plan.run(&inputs).unwrap();
         for (port, found) in plan.outputs().iter().zip(&found) {

@@ -197,7 +197,12 @@ fn warm(args: &WarmArgs) -> Result<()> {
 fn compress(args: &CompressArgs) -> Result<()> {
     let rows = chosen(&args.models, compress::ROWS, |row| row.name)?;
     eval_data::make(None, false)?;
-    let setup = Setup::ensure(&[], &[], !args.no_build)?;
+    // Of the rivals nothing is needed; what is built and how versions are told is the same.
+    let (case, ours) = (
+        chosen(&["mnist-cnn".to_owned()], CASES, |c| c.name)?,
+        chosen(&[OURS.to_owned()], ENGINES, |e| e.id)?,
+    );
+    let setup = Setup::ensure(&case, &ours, !args.no_build)?;
     let mut summary: Summary<CompressedCase> = described(&setup, args.runs, args.no_build);
     let packs = workspace::cache("GLOWPLUG_BENCH_DIR", "bench")?.join("compressed");
     fs::create_dir_all(&packs).with_context(|| format!("making {}", packs.display()))?;
