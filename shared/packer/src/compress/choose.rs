@@ -21,7 +21,8 @@ use std::sync::Arc;
 
 /// Samples that sensitivities are measured on.
 const SENSITIVITY_SAMPLES: usize = 24;
-/// Weights below this part of all encoded values are rounded to the finest int8 without being measured: they save nothing.
+/// Weights below this part of all encoded values are f16 without being measured: they save nothing, and first layers are
+/// among them.
 const SMALL: usize = 500;
 /// Samples that the ranges of activations are taken from.
 const RANGE_SAMPLES: usize = 64;
@@ -242,7 +243,7 @@ impl<'a> Writer<'a, '_> {
     ) -> Result<(Vec<Rounding>, Vec<super::Point>), PackerError> {
         let max_drop = contract.accuracy.as_ref().and_then(|a| a.max_drop);
         let of_all = |chosen: &[Rounding]| {
-            let mut all = vec![Rounding::Int8 { step: 0.0 }; candidates.len()];
+            let mut all = vec![Rounding::F16; candidates.len()];
             large.iter().zip(chosen).for_each(|(index, rounding)| all[*index] = *rounding);
             all
         };
