@@ -222,14 +222,24 @@ impl Blocker<'_> {
     fn finish(mut self) -> TractResult<TypedModel> {
         let outputs = self.from.outputs.iter().map(|o| self.plain(*o)).collect::<TractResult<Vec<_>>>()?;
         let inputs = self.from.inputs.iter().map(|o| self.plain(*o)).collect::<TractResult<Vec<_>>>()?;
-        for (old, new) in self.from.outputs.iter().zip(&outputs) {
-            if let Some(label) = self.from.outlet_label(*old) {
-                self.to.set_outlet_label(*new, label.to_owned())?;
-            }
-        }
-        self.to.set_input_outlets(&inputs)?;
-        self.to.select_output_outlets(&outputs)?;
-        self.to.properties = self.from.properties.clone();
-        Ok(self.to)
+        with_ends(self.from, self.to, &inputs, &outputs)
     }
+}
+
+/// `to`, made of `from`, with its inputs and outputs and what `from` says of them.
+pub(crate) fn with_ends(
+    from: &TypedModel,
+    mut to: TypedModel,
+    inputs: &[OutletId],
+    outputs: &[OutletId],
+) -> TractResult<TypedModel> {
+    for (old, new) in from.outputs.iter().zip(outputs) {
+        if let Some(label) = from.outlet_label(*old) {
+            to.set_outlet_label(*new, label.to_owned())?;
+        }
+    }
+    to.set_input_outlets(inputs)?;
+    to.select_output_outlets(outputs)?;
+    to.properties = from.properties.clone();
+    Ok(to)
 }

@@ -277,19 +277,14 @@ impl Feed<'_> {
     }
 
     /// [`Feed::answers`] of a plan. Errors: as that; no output of that name.
-    pub(crate) fn answers_of(
-        &self,
-        metric: &Metric,
-        plan: &Plan,
-        progress: impl Fn(usize) + Sync,
-    ) -> Result<Answers, PackerError> {
+    pub(crate) fn answers_of(&self, metric: &Metric, plan: &Plan) -> Result<Answers, PackerError> {
         let names: Vec<&str> = plan.outputs().iter().map(|port| port.name.as_str()).collect();
         let output = metric.output(&names)?;
         let run = |inputs: &[Tensor]| {
             let mut outputs = plan.run(inputs).map_err(|e| bad(format!("a run on the data: {e}")))?;
             Ok(outputs.swap_remove(output))
         };
-        self.answers(metric, run, progress)
+        self.answers(metric, run, |_| ())
     }
 
     /// `metric` of `answers`; of those of the float model where it compares with them. `labels` are the texts of an output's

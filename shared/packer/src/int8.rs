@@ -12,7 +12,7 @@ mod rounded;
 mod tail;
 mod weights;
 
-use crate::blocked::block_named;
+use crate::blocked::{block_named, with_ends};
 use crate::evaluate::Feed;
 use crate::planned::{NOT_YET, Planned};
 use glowplug_pack::int8::{FEW, MOST, Runs, pixel};
@@ -460,15 +460,7 @@ impl Pass<'_> {
     fn finish(mut self) -> TractResult<TypedModel> {
         let outputs = self.from.outputs.iter().map(|o| self.floats(*o)).collect::<TractResult<Vec<_>>>()?;
         let inputs = self.from.inputs.iter().map(|o| self.floats(*o)).collect::<TractResult<Vec<_>>>()?;
-        for (old, new) in self.from.outputs.iter().zip(&outputs) {
-            if let Some(label) = self.from.outlet_label(*old) {
-                self.to.set_outlet_label(*new, label.to_owned())?;
-            }
-        }
-        self.to.set_input_outlets(&inputs)?;
-        self.to.select_output_outlets(&outputs)?;
-        self.to.properties = self.from.properties.clone();
-        Ok(self.to)
+        with_ends(self.from, self.to, &inputs, &outputs)
     }
 }
 

@@ -207,7 +207,7 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     (options.progress)(Stage::Simplify, "");
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
     let mut file = Writer::new(&imported, &decluttered, parsed, onnx_bytes, options);
-    file.compress()?;
+    let judge = file.compress()?;
     file.stage(Stage::Write, "");
     let mut written = file.write(BTreeMap::new())?;
     file.stage(Stage::Verify, "");
@@ -223,6 +223,7 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
         for (index, imported) in imported.iter().enumerate() {
             file.verify_tuned(index, &mut written, imported, &mut errors)?;
         }
+        file.measure(judge, &written.bytes)?;
         file.verify_portable(written, first, &mut errors)?;
     }
     let written = file.write(errors.clone())?;

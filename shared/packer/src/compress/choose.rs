@@ -28,8 +28,8 @@ const SMALL: usize = 500;
 const RANGE_SAMPLES: usize = 64;
 
 /// What a plan is judged by.
-struct Judge<'a> {
-    metric: &'a Metric,
+pub(crate) struct Judge<'a> {
+    metric: Metric,
     feed: Feed<'a>,
     float: Answers,
     labels: Option<Vec<String>>,
@@ -38,14 +38,14 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn score(&self, plan: &Plan) -> Result<Score, PackerError> {
-        let answers = self.feed.answers_of(self.metric, plan, |_| ())?;
-        self.feed.score(self.metric, &answers, &self.float, self.labels.as_deref())
+        let answers = self.feed.answers_of(&self.metric, plan)?;
+        self.feed.score(&self.metric, &answers, &self.float, self.labels.as_deref())
     }
 }
 
-impl<'a> Writer<'a, '_> {
-    /// Chooses the roundings that the options ask for, and plans the model with them.
-    pub(crate) fn compress(&mut self) -> Result<(), PackerError> {
+impl<'o> Writer<'_, 'o> {
+    /// Chooses the roundings that the options ask for, and plans the model with them. Gives what the pack is to be judged by.
+    pub(crate) fn compress(&mut self) -> Result<Option<Judge<'o>>, PackerError> {
         self.stage(Stage::Quantize, "");
         let (weights, contract) = (self.options.weights, self.options.contract.clone());
         let calibration = self.options.calibration;
@@ -58,9 +58,10 @@ impl<'a> Writer<'a, '_> {
             Some(data) if !candidates.is_empty() => self.moments(data, &candidates)?,
             _ => HashMap::new(),
         };
+        let used = weights != Weights::F32 || self.options.compute == Compute::Int8;
         let mut report = CompressionReport {
             max_bytes: contract.max_bytes,
-            calibration: calibration.filter(|_| weights != Weights::F32).map(DataReport::of),
+            calibration: calibration.filter(|_| used).map(DataReport::of),
             ..CompressionReport::default()
         };
         let judge = self.judge(&contract)?;
@@ -86,36 +87,39 @@ impl<'a> Writer<'a, '_> {
             }
         };
         let quantizer = Quantizer::new(&candidates, &roundings, &moments)?;
-        for (i, (candidate, rounding)) in candidates.iter().zip(&roundings).enumerate() {
-            let measured = sensitivities.iter().find(|(index, _)| *index == i);
-            report.layers.push(LayerReport {
-                name: candidate.name.clone(),
-                values: candidate.tensor.len(),
-                rounding: rounding.to_string(),
-                entropy_bits: entropy_bits(candidate, quantizer.rounded(candidate)),
-                sensitivity: measured.map(|(_, s): &(usize, Sensitivity)| s.error),
-            });
+        if judge.is_some() || contract.max_bytes.is_some() || calibration.is_some() {
+            for (i, (candidate, rounding)) in candidates.iter().zip(&roundings).enumerate() {
+                let measured = sensitivities.iter().find(|(index, _)| *index == i);
+                report.layers.push(LayerReport {
+                    name: candidate.name.clone(),
+                    values: candidate.tensor.len(),
+                    rounding: rounding.to_string(),
+                    entropy_bits: entropy_bits(candidate, quantizer.rounded(candidate)),
+                    sensitivity: measured.map(|(_, s): &(usize, Sensitivity)| s.error),
+                });
+            }
+            self.compression = Some(report);
         }
         self.stage(Stage::Plan, "");
         self.plan(quantizer)?;
-        if let (Some(judge), Some(accuracy)) = (judge, &contract.accuracy) {
-            report.accuracy = Some(AccuracyReport {
-                metric: accuracy.metric.to_string(),
-                data: DataReport::of(accuracy.data),
-                before: judge.before,
-                after: judge.before,
-                drop: 0.0,
-                max_drop: accuracy.max_drop,
-            });
-            let written = self.write(Default::default())?;
-            let plan = load(&written.bytes, &Path::Tuned, &self.imported[0].inputs)?;
-            let after = judge.score(&plan)?;
-            if let Some(told) = &mut report.accuracy {
-                (told.after, told.drop) = (after, accuracy.metric.drop(judge.before, after));
-            }
+        Ok(judge)
+    }
+
+    /// Tells the accuracy of the pack in `bytes`, whose tuned plans are final. Errors: it cannot be run on the data.
+    pub(crate) fn measure(&mut self, judge: Option<Judge<'o>>, bytes: &[u8]) -> Result<(), PackerError> {
+        let (Some(judge), Some(accuracy)) = (judge, &self.options.contract.accuracy) else { return Ok(()) };
+        let after = judge.score(&*load(bytes, &Path::Tuned, &self.imported[0].inputs)?)?;
+        let told = AccuracyReport {
+            metric: judge.metric.to_string(),
+            data: DataReport::of(accuracy.data),
+            before: judge.before,
+            after,
+            drop: judge.metric.drop(judge.before, after),
+            max_drop: accuracy.max_drop,
+        };
+        if let Some(report) = &mut self.compression {
+            report.accuracy = Some(told);
         }
-        let asked = contract.accuracy.is_some() || contract.max_bytes.is_some() || calibration.is_some();
-        self.compression = (asked || weights == Weights::Auto).then_some(report);
         Ok(())
     }
 
@@ -174,9 +178,10 @@ impl<'a> Writer<'a, '_> {
     }
 
     /// The float model on the evaluation data.
-    fn judge<'d>(&mut self, contract: &'d Contract<'d>) -> Result<Option<Judge<'d>>, PackerError> {
+    fn judge(&mut self, contract: &Contract<'o>) -> Result<Option<Judge<'o>>, PackerError> {
         let Some(accuracy) = &contract.accuracy else { return Ok(None) };
-        let feed = accuracy.data.feed(self.ports())?;
+        let data: &'o Dataset = accuracy.data;
+        let feed = data.feed(self.ports())?;
         self.stage(Stage::Quantize, &format!("f32 on {} samples", feed.samples()));
         let plan = self.light(&Quantizer::default())?;
         let names: Vec<&str> = plan.outputs().iter().map(|port| port.name.as_str()).collect();
@@ -185,9 +190,9 @@ impl<'a> Writer<'a, '_> {
         let labels = labels.and_then(|name| self.parsed.assets.get(name));
         let labels = labels.map(|bytes| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect());
         let labels: Option<Vec<String>> = labels;
-        let float = feed.answers_of(&accuracy.metric, &plan, |_| ())?;
+        let float = feed.answers_of(&accuracy.metric, &plan)?;
         let before = feed.score(&accuracy.metric, &float, &float, labels.as_deref())?;
-        Ok(Some(Judge { metric: &accuracy.metric, feed, float, labels, before }))
+        Ok(Some(Judge { metric: accuracy.metric.clone(), feed, float, labels, before }))
     }
 
     /// The default plan alone, in f32.
@@ -215,7 +220,7 @@ impl<'a> Writer<'a, '_> {
     ) -> Result<(Vec<usize>, Vec<Sensitivity>), PackerError> {
         let feed = data.feed(self.ports())?;
         let values = Metric::values_of(metric);
-        let float = feed.answers_of(&values, &*self.light(&Quantizer::default())?, |_| ())?;
+        let float = feed.answers_of(&values, &*self.light(&Quantizer::default())?)?;
         let all: usize = candidates.iter().map(|c| c.tensor.len()).sum();
         let large: Vec<usize> =
             (0..candidates.len()).filter(|i| candidates[*i].tensor.len() * SMALL >= all).collect();
@@ -225,7 +230,7 @@ impl<'a> Writer<'a, '_> {
             self.stage(Stage::Quantize, &format!("sensitivity, weight {} of {}", n + 1, large.len()));
             let rounding = Rounding::Int8 { step: MEASURED_STEP };
             let quantizer = Quantizer::new(candidate, &[rounding], moments)?;
-            let answers = feed.answers_of(&values, &*self.light(&quantizer)?, |_| ())?;
+            let answers = feed.answers_of(&values, &*self.light(&quantizer)?)?;
             let error = answers.squared_error(&float);
             let finest = finest_step(&candidates[*index]);
             found.push(Sensitivity { values: candidates[*index].tensor.len(), error, finest });
@@ -248,7 +253,7 @@ impl<'a> Writer<'a, '_> {
             all
         };
         let mut tried = 0;
-        let found = search(layers, (judge.map(|j| j.metric), max_drop), contract.max_bytes, |chosen| {
+        let found = search(layers, (judge.map(|j| &j.metric), max_drop), contract.max_bytes, |chosen| {
             tried += 1;
             self.stage(Stage::Quantize, &format!("pack {tried} of the search"));
             self.plan(Quantizer::new(candidates, &of_all(chosen), moments)?)?;

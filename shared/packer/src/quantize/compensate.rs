@@ -30,10 +30,6 @@ impl Moments {
         Moments { depth, sums: vec![0.0; depth * depth], factor: OnceLock::new() }
     }
 
-    pub(crate) fn depth(&self) -> usize {
-        self.depth
-    }
-
     /// Adds `x^T x` of rows of inputs, given as `[depth, depth]`.
     pub(crate) fn add(&mut self, sums: impl IntoIterator<Item = f32>) {
         self.factor = OnceLock::new();
@@ -72,17 +68,15 @@ impl Moments {
         Some(m)
     }
 
-    /// Each channel of `rows` in multiples of its scale, errors carried on to the weights that follow. Where there is nothing
-    /// to go by, the nearest ones.
-    pub(crate) fn compensated(&self, rows: &[Vec<f32>], scales: &[f32]) -> Vec<Vec<f32>> {
+    /// Each channel of `rows` in multiples of its scale, errors carried on to the weights that follow. `None` where there is
+    /// nothing to go by: inputs that are all zero or no numbers, or of another depth.
+    pub(crate) fn compensated(&self, rows: &[Vec<f32>], scales: &[f32]) -> Option<Vec<Vec<f32>>> {
         let (n, channels) = (self.depth, rows.len());
+        if rows.iter().any(|row| row.len() != n) {
+            return None;
+        }
+        let m = self.factor.get_or_init(|| self.factor()).as_ref()?;
         let mut rounded = vec![vec![0f32; n]; channels];
-        let Some(m) = self.factor.get_or_init(|| self.factor()) else {
-            for ((to, row), scale) in rounded.iter_mut().zip(rows).zip(scales) {
-                to.iter_mut().zip(row).for_each(|(to, v)| *to = int8_nearest(*v, *scale));
-            }
-            return rounded;
-        };
         // [depth, channels]: all channels at once.
         let mut wanted: Vec<f32> = (0..n).flat_map(|k| rows.iter().map(move |row| row[k])).collect();
         let mut errors = vec![0f32; channels];
@@ -97,7 +91,7 @@ impl Moments {
                 wanted.iter_mut().zip(&errors).for_each(|(w, e)| *w += e * factor);
             }
         }
-        rounded
+        Some(rounded)
     }
 }
 
@@ -144,7 +138,7 @@ mod tests {
         let (depth, scale) = (48, 0.25f32);
         let (x, fresh) = (inputs(400, depth), inputs(500, depth)[400 * depth..].to_vec());
         let rows: Vec<Vec<f32>> = (0..6).map(|c| noise(depth, 10 + c)).collect();
-        let rounded = moments(&x, depth).compensated(&rows, &[scale; 6]);
+        let rounded = moments(&x, depth).compensated(&rows, &[scale; 6]).unwrap();
         for (row, rounded) in rows.iter().zip(&rounded) {
             assert!(rounded.iter().all(|v| (v / scale).fract() == 0.0));
             let nearest: Vec<f32> = row.iter().map(|v| int8_nearest(*v, scale)).collect();
@@ -178,12 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn inputs_that_are_all_zero_or_no_numbers_leave_the_nearest() {
+    fn inputs_that_are_all_zero_or_no_numbers_or_of_another_depth_tell_nothing() {
         let row = vec![0.3f32, -0.8, 0.55];
         for value in [0.0, f32::NAN] {
             let mut moments = Moments::new(3);
             moments.add([value; 9]);
-            assert_eq!(moments.compensated(std::slice::from_ref(&row), &[0.5]), [[0.5, -1.0, 0.5]]);
+            assert_eq!(moments.compensated(std::slice::from_ref(&row), &[0.5]), None);
         }
+        let other = moments(&inputs(20, 4), 4);
+        assert_eq!(other.compensated(&[row], &[0.5]), None);
     }
 }

@@ -53,27 +53,18 @@ impl Rounding {
         axes: &[usize],
         moments: Option<&Moments>,
     ) -> TractResult<Result<Tensor, String>> {
-        let shape = tensor.shape();
-        let others: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
-        let (depth, channels) = (Split::offsets(shape, &others), Split::offsets(shape, axes));
-        let plain = tensor.try_as_plain_ram()?;
-        let values = plain.as_slice::<f32>()?;
-        let channel = |at: &usize| depth.iter().map(|d| values[at + d]).collect::<Vec<f32>>();
-        let rows: Vec<Vec<f32>> = channels.iter().map(channel).collect();
+        let rows = channels(tensor, axes)?;
+        let nearest =
+            |(row, scale): (&Vec<f32>, &f32)| row.iter().map(|v| int8_nearest(*v, *scale)).collect();
         let rounded = match (self, moments) {
             (Rounding::F32, _) => Ok(rows),
             (Rounding::F16, _) => rows.iter().map(|row| Encoding::F16.round(row)).collect(),
             (Rounding::Int8 { step }, moments) => {
                 let scale = |row: &Vec<f32>| int8_scale(row, step * root_mean_square(row));
                 let scales = rows.iter().map(scale).collect::<Result<Vec<_>, _>>();
-                scales.map(|scales| match moments.filter(|m| m.depth() == depth.len()) {
-                    Some(moments) => moments.compensated(&rows, &scales),
-                    None => {
-                        let nearest = |(row, scale): (&Vec<f32>, &f32)| {
-                            row.iter().map(|v| int8_nearest(*v, *scale)).collect()
-                        };
-                        rows.iter().zip(&scales).map(nearest).collect()
-                    }
+                scales.map(|scales| {
+                    let compensated = moments.and_then(|moments| moments.compensated(&rows, &scales));
+                    compensated.unwrap_or_else(|| rows.iter().zip(&scales).map(nearest).collect())
                 })
             }
         };
@@ -81,23 +72,27 @@ impl Rounding {
             Ok(rounded) => rounded,
             Err(why) => return Ok(Err(why)),
         };
-        let mut to = vec![0f32; values.len()];
-        for (at, row) in channels.iter().zip(&rounded) {
+        let mut to = vec![0f32; tensor.len()];
+        let (starts, depth) = places(tensor.shape(), axes);
+        for (at, row) in starts.iter().zip(&rounded) {
             depth.iter().zip(row).for_each(|(d, value)| to[at + d] = *value);
         }
-        Tensor::from_shape(shape, &to).map(Ok)
+        Tensor::from_shape(tensor.shape(), &to).map(Ok)
     }
+}
+
+/// Where each channel of a constant begins, and where its values are from there.
+fn places(shape: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let others: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
+    (Split::offsets(shape, axes), Split::offsets(shape, &others))
 }
 
 /// The channels of a constant, each as a row.
 fn channels(tensor: &Tensor, axes: &[usize]) -> TractResult<Vec<Vec<f32>>> {
-    let shape = tensor.shape();
-    let others: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();
-    let depth = Split::offsets(shape, &others);
+    let (starts, depth) = places(tensor.shape(), axes);
     let plain = tensor.try_as_plain_ram()?;
     let values = plain.as_slice::<f32>()?;
-    let channel = |at: usize| depth.iter().map(|d| values[at + d]).collect();
-    Ok(Split::offsets(shape, axes).into_iter().map(channel).collect())
+    Ok(starts.into_iter().map(|at| depth.iter().map(|d| values[at + d]).collect()).collect())
 }
 
 /// The finest step that int8 has for most channels of a candidate, in parts of their root mean square: the median.
