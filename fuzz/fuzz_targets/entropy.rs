@@ -11,6 +11,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let mut decoded = vec![0; chunk.len()];
         decode(&coded, &mut decoded).expect("what was coded");
         assert!(decoded == chunk && coded.len() < chunk.len());
-        assert!(decode(&coded, &mut vec![0; chunk.len() + 1]).is_err());
+        // The last byte of each of four streams has up to seven bits behind its last code, which may look like codes of one bit.
+        assert!(decode(&coded, &mut vec![0; chunk.len() + 4 * 7 + 1]).is_err());
     }
 });

@@ -66,7 +66,8 @@ fn pays(coded: u64, plain: u64) -> bool {
 
 /// The bytes that `coded` stands for, which are as many as `to` holds; all of `to` is written. Errors: a coding that this
 /// build does not know ([`ErrorKind::Unsupported`]); code lengths that make no complete code; streams that are longer or
-/// shorter than their codes. What `to` holds then is of no use. Allocates nothing.
+/// shorter than their codes. How long `to` is has to be known (the header's hashes cover it): up to 28 bytes more may decode too,
+/// from the bits that fill up the last byte of each stream. What `to` holds then is of no use. Allocates nothing.
 pub fn decode(coded: &[u8], to: &mut [u8]) -> Result<(), PackError> {
     let (lengths, streams) = parts(coded)?;
     let table = table(&lengths)?;
