@@ -51,8 +51,7 @@ enum Command {
 pub fn main() -> ExitCode {
     glowplug_predict::prepare_process();
     let cli = Cli::parse();
-    log_to_stderr();
-    let done = match &cli.command {
+    let done = log_to_stderr().and_then(|()| match &cli.command {
         Command::Pack(args) => pack::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
@@ -62,19 +61,24 @@ pub fn main() -> ExitCode {
         Command::Publish(args) => publish::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Demo(args) => demo::run(args),
-    };
+    });
     done.unwrap_or_else(|error| {
         eprintln!("glowplug: {error:#}");
         ExitCode::from(2)
     })
 }
 
-/// Warnings go to stderr; `GLOWPLUG_LOG` asks for more.
-fn log_to_stderr() {
-    let asked = std::env::var("GLOWPLUG_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+/// Warnings go to stderr; `GLOWPLUG_LOG` asks for more. Errors: it is no filter.
+fn log_to_stderr() -> Result<()> {
+    let filter = match std::env::var("GLOWPLUG_LOG") {
+        Ok(text) => text.parse().ok().with_context(|| {
+            format!("GLOWPLUG_LOG: found {text:?}, wanted a level or directives such as info,glowplug_predict=debug")
+        })?,
+        Err(_) => Targets::new().with_default(LevelFilter::WARN),
+    };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    Ok(())
 }
 
 /// A runtime for the commands that talk to a store or serve.

@@ -28,16 +28,15 @@ pub fn read(path: &Path) -> Result<Vec<NamedTensor>> {
 /// `alphabet`, which numpy has as arrays of strings. Errors: as [`read`]; as [`Dataset::new`].
 pub fn read_dataset(path: &Path) -> Result<Dataset> {
     let mut texts = Texts::default();
-    let read = members(path, |name, mut member| {
-        let mut bytes = Vec::new();
-        member.by_ref().take(MAX_MEMBER_BYTES).read_to_end(&mut bytes)?;
-        let npy = NpyFile::new(&*bytes)?;
-        let text = match &*name {
-            "text" => &mut texts.text,
-            "alphabet" => &mut texts.alphabet,
+    let read = members(path, |name, member| {
+        let npy = NpyFile::new(member)?;
+        let DType::Plain(plain) = npy.dtype() else { return Ok(Some((name, tensor(npy)?))) };
+        let text = match (&*name, plain.to_string().starts_with("<U")) {
+            ("text", true) => &mut texts.text,
+            ("alphabet", true) => &mut texts.alphabet,
             _ => return Ok(Some((name, tensor(npy)?))),
         };
-        *text = Some(strings(&npy, &bytes)?);
+        *text = Some(strings(npy, plain.size_field())?);
         Ok(None)
     })?;
     let mut digest = blake3::Hasher::new();
@@ -47,25 +46,24 @@ pub fn read_dataset(path: &Path) -> Result<Dataset> {
     Dataset::new(members, texts, digest).with_context(|| path.display().to_string())
 }
 
-/// The strings of an array of them, `<U`: 32 bits for each character, zeros behind the last.
-fn strings(npy: &NpyFile<&[u8]>, bytes: &[u8]) -> Result<Vec<String>> {
-    let chars = match npy.dtype() {
-        DType::Plain(plain) if plain.to_string().starts_with("<U") => usize::try_from(plain.size_field())?,
-        other => bail!("has the dtype {:?}, expected strings (<U)", other.descr()),
-    };
-    let [count] = npy.shape() else { bail!("has the shape {:?}, expected one axis", npy.shape()) };
-    let count = usize::try_from(*count)?;
-    let len = count.checked_mul(chars).and_then(|n| n.checked_mul(size_of::<u32>()));
-    let start = len.and_then(|len| bytes.len().checked_sub(len)).context("ends before its last string")?;
+/// The strings of an array of them, `<U`: `chars` times 32 bits for each, zeros behind the last.
+fn strings<R: Read>(npy: NpyFile<R>, chars: u64) -> Result<Vec<String>> {
+    let &[count] = npy.shape() else { bail!("has the shape {:?}, expected one axis", npy.shape()) };
+    let len = count.checked_mul(chars).and_then(|n| n.checked_mul(size_of::<u32>() as u64));
+    let len = len.filter(|len| *len <= MAX_MEMBER_BYTES).with_context(|| {
+        format!("its {count} strings of {chars} characters are more than {MAX_MEMBER_BYTES} bytes")
+    })?;
+    ensure!(len > 0 || count == 0, "holds {count} strings of no characters");
+    let mut bytes = Vec::new();
+    npy.into_inner().take(len).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 == len, "ends before its last string");
     let string = |of: &[u8]| {
         let points = of.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
         let chars = points.take_while(|p| *p != 0).map(|p| char::from_u32(p).context("holds no character"));
         chars.collect::<Result<String>>()
     };
-    match chars {
-        0 => Ok(vec![String::new(); count]),
-        _ => bytes[start..].chunks(chars * size_of::<u32>()).map(string).collect(),
-    }
+    let each = usize::try_from(chars)?.max(1) * size_of::<u32>();
+    bytes.chunks(each).map(string).collect()
 }
 
 /// Every member of an npz file, as `read` makes it. Errors: no npz; those of `read`, with the member's name.
@@ -206,7 +204,16 @@ mod tests {
         assert!(e.contains("member \"text\""), "{e}");
         *npy.last_mut().unwrap() = 0x7f;
         assert!(format!("{:#}", file(&npy).unwrap_err()).contains("holds no character"));
-        assert!(format!("{:#}", file(&npy_of_two()).unwrap_err()).contains("expected strings (<U)"));
+        // Numbers by that name are an input of the model.
+        assert!(file(&npy_of_two()).unwrap().text().is_none());
+        for (from, to) in [("<U3", "<U0"), ("(2,)", "(9999999999999999,)")] {
+            let text = String::from_utf8_lossy(&npy[..10 + 118]).replace(from, to);
+            let header = text[10..].trim_end();
+            let mut hostile = b"\x93NUMPY\x01\x00".to_vec();
+            hostile.extend(u16::try_from(header.len() + 1).unwrap().to_le_bytes());
+            hostile.extend(format!("{header}\n").as_bytes());
+            assert!(format!("{:#}", file(&hostile).unwrap_err()).contains("strings of"), "{to}");
+        }
     }
 
     fn npy_of_two() -> Vec<u8> {

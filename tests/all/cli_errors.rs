@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use glowplug_cli::npz;
 use glowplug_pack::Tensor;
 use glowplug_processing::v2::NamedTensor;
-use glowplug_tests::{glowplug_fails, glowplug_ok, repo};
+use glowplug_tests::{binary, glowplug_fails, glowplug_ok, repo};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// A folder with the pack of mnist-cnn in it.
@@ -159,4 +160,12 @@ fn a_model_without_the_asked_batch_axis_refuses_it() -> Result<()> {
     let (_temp, pack) = digits_pack()?;
     glowplug_ok(&["bench", text(&pack), "--runs", "1", "--batch", "3"])?;
     says(&glowplug_fails(2, &["bench", text(&pack), "--threads", "0"])?, &["--threads", "0"])
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_told() -> Result<()> {
+    let mut command = Command::new(binary("glowplug")?);
+    let output = command.args(["inspect", "no-such.glow"]).env("GLOWPLUG_LOG", "info,x=loud").output()?;
+    ensure!(output.status.code() == Some(2), "{}", output.status);
+    says(&String::from_utf8(output.stderr)?, &["GLOWPLUG_LOG", "info,x=loud", "directives"])
 }

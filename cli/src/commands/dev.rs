@@ -121,8 +121,15 @@ impl fmt::Display for Dev {
             "http  {}/v2/models/{model}/predict (POST an image or a text; /infer takes tensors)",
             self.gateway
         )?;
-        writeln!(f, "s3    {} (put into bucket {}, read from {})", self.s3, cloud::UPLOADS, cloud::RESULTS)?;
-        writeln!(f, "sqs   {} (queue {}, dead letters in {})", self.sqs, cloud::QUEUE, cloud::DEAD_LETTERS)?;
-        write!(f, "keys  AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local-secret; Ctrl-C ends it")
+        let (s3, sqs) = (&self.s3, &self.sqs);
+        writeln!(
+            f,
+            "s3    {s3} (aws s3 cp FILE s3://{}/ ; results in s3://{})",
+            cloud::UPLOADS,
+            cloud::RESULTS
+        )?;
+        writeln!(f, "sqs   {sqs} (queue {}, dead letters in {})", cloud::QUEUE, cloud::DEAD_LETTERS)?;
+        writeln!(f, "env   AWS_ENDPOINT_URL_S3={s3} AWS_ENDPOINT_URL_SQS={sqs} AWS_REGION=us-east-1")?;
+        write!(f, "      AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local-secret; Ctrl-C ends it")
     }
 }

@@ -1,8 +1,11 @@
 //! What compression saves and costs: each trained model packed in f32, in int8 and as small as a point of its metric
-//! allows, on the data of `eval-data`; then the packs side by side by `glowplug compare`.
+//! allows, on the data of `eval-data`; then the packs side by side by `glowplug compare`, and from S3 over shaped links.
 
 use super::cases::{CASES, Case};
-use super::summary::{Compressed, CompressedCase};
+use super::cloud::{Cloud, LINKS};
+use super::setup::Setup;
+use super::stream;
+use super::summary::{Compressed, CompressedCase, Streamed, median};
 use crate::workspace;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -23,6 +26,13 @@ pub(crate) struct Row {
 
 const fn row(name: &'static str, metric: &'static str) -> Row {
     Row { name, case: name, metric, file: None }
+}
+
+impl Row {
+    /// What it is a model of. Errors: no such case.
+    pub(crate) fn case(&self) -> Result<&'static Case> {
+        CASES.iter().find(|c| c.name == self.case).context("no such case")
+    }
 }
 
 /// What is measured.
@@ -91,15 +101,24 @@ struct Measured {
     peak_rss_bytes: Option<u64>,
 }
 
+/// How often something is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Fresh processes and warm runs of each pack.
+    pub(crate) runs: usize,
+    /// Fresh processes of each pack and link.
+    pub(crate) cloud_runs: usize,
+}
+
 /// Packs and compares one model; `to` is a folder for the packs.
 pub(crate) fn measure(
+    setup: &Setup,
     row: &Row,
     models: &Path,
-    bin_dir: &Path,
     to: &Path,
-    runs: usize,
+    effort: Effort,
 ) -> Result<CompressedCase> {
-    let case = CASES.iter().find(|c| c.name == row.case).context("no such case")?;
+    let (case, bin_dir) = (row.case()?, setup.bin_dir());
     let model = models.join(row.file.unwrap_or(case.file));
     let data = models.join("eval");
     let stem = Path::new(case.file).file_stem().context("no name")?.to_string_lossy().into_owned();
@@ -129,17 +148,22 @@ pub(crate) fn measure(
             first_run_ms: 0.0,
             run_ms: 0.0,
             peak_rss_bytes: None,
+            streamed: Vec::new(),
         });
         packs.push(pack);
     }
     eprintln!("{}, side by side", row.name);
     let mut command = workspace::command(bin_dir.join("glowplug"));
-    command.arg("compare").args(&packs).args(["--json", "--runs", &runs.to_string()]);
+    command.arg("compare").args(&packs).args(["--json", "--runs", &effort.runs.to_string()]);
     let comparison: Comparison = answer(&mut command)?;
     ensure!(comparison.packs.len() == found.len(), "{} packs were compared", comparison.packs.len());
     for (to, from) in found.iter_mut().zip(comparison.packs) {
         (to.load_ms, to.first_run_ms, to.run_ms) = (from.plan_ms, from.first_run_ms, from.run_ms);
         to.peak_rss_bytes = from.peak_rss_bytes;
+    }
+    if effort.cloud_runs > 0 {
+        let input = setup.folder(case).join("input.npz");
+        stream_all(setup, &packs, &input, effort.cloud_runs, &mut found)?;
     }
     Ok(CompressedCase {
         model: row.name.to_owned(),
@@ -148,6 +172,38 @@ pub(crate) fn measure(
         onnx_bytes,
         packs: found,
     })
+}
+
+/// Fetches all packs in turn over each link.
+fn stream_all(
+    setup: &Setup,
+    packs: &[PathBuf],
+    input: &Path,
+    runs: usize,
+    found: &mut [Compressed],
+) -> Result<()> {
+    let name = |index: usize| format!("pack-{index}");
+    let objects =
+        packs.iter().enumerate().map(|(i, pack)| format!("{}/1/model.glow={}", name(i), pack.display()));
+    let objects: Vec<String> = objects.collect();
+    for mb_per_s in LINKS {
+        eprintln!("from S3 at {mb_per_s} MB/s");
+        let cloud = Cloud::start(setup, mb_per_s, &objects)?;
+        let mut times = vec![Vec::new(); packs.len()];
+        // The first round warms the page cache of the binary.
+        for round in 0..=runs {
+            for (index, times) in times.iter_mut().enumerate() {
+                let sample = stream::once(setup, &name(index), input, &cloud)?;
+                if round > 0 {
+                    times.push(stream::first_output(&sample));
+                }
+            }
+        }
+        for (to, times) in found.iter_mut().zip(times) {
+            to.streamed.push(Streamed { mb_per_s, first_output_ms: median(times) });
+        }
+    }
+    Ok(())
 }
 
 fn inputs(case: &Case) -> impl Iterator<Item = String> {
@@ -167,17 +223,20 @@ fn answer<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
 #[allow(clippy::cast_precision_loss, reason = "ratios to three digits")]
 pub(crate) fn table(cases: &[CompressedCase]) -> String {
     use std::fmt::Write;
-    let mut text = "| model, metric, samples | pack | bytes | of the ONNX file | metric | lost | load ms | first ms | warm ms | warm, of f32 | peak MB |\n\
-                    |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+    let mut text = "| model, metric, samples | pack | bytes | of the ONNX file | metric | lost | load ms | first ms | warm ms | warm, of f32 | peak MB | from S3, ms |\n\
+                    |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for case in cases {
         let mut name = format!("{}, {}, {}", case.model, case.metric, case.samples);
         let warm = case.packs.first().map_or(f64::NAN, |p| p.run_ms);
         for pack in &case.packs {
             let peak = pack.peak_rss_bytes.map_or("-".to_owned(), |b| format!("{:.0}", b as f64 / 1e6));
+            let links: Vec<String> =
+                pack.streamed.iter().map(|s| format!("{:.0}", s.first_output_ms)).collect();
+            let links = if links.is_empty() { "-".to_owned() } else { links.join(" / ") };
             let _ = writeln!(
                 text,
-                "| {name} | {} | {} | {:.3} | {:.4} | {:.4} | {:.2} | {:.1} | {:.1} | {:.2} | {peak} |",
+                "| {name} | {} | {} | {:.3} | {:.4} | {:.4} | {:.2} | {:.1} | {:.1} | {:.2} | {peak} | {links} |",
                 pack.variant,
                 pack.bytes,
                 pack.bytes as f64 / case.onnx_bytes as f64,
@@ -200,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_row_is_a_case() {
-        assert!(ROWS.iter().all(|row| CASES.iter().any(|case| case.name == row.case)));
+        assert!(ROWS.iter().all(|row| row.case().is_ok()));
     }
 
     #[test]
@@ -215,6 +274,9 @@ mod tests {
             first_run_ms: 9.0,
             run_ms,
             peak_rss_bytes: Some(50_000_000),
+            streamed: [(50.0, 99.6), (100.0, 61.2)]
+                .map(|(mb_per_s, first_output_ms)| Streamed { mb_per_s, first_output_ms })
+                .into(),
         };
         let case = CompressedCase {
             model: "m".into(),
@@ -226,7 +288,9 @@ mod tests {
         let text = table(&[case]);
         assert!(text.contains("| m, top1, 7 | f32 | 1000 | 1.000 |"), "{text}");
         assert!(
-            text.contains("|  | int8 | 250 | 0.250 | 0.8900 | 0.0100 | 1.00 | 9.0 | 5.0 | 1.25 | 50 |"),
+            text.contains(
+                "|  | int8 | 250 | 0.250 | 0.8900 | 0.0100 | 1.00 | 9.0 | 5.0 | 1.25 | 50 | 100 / 61 |"
+            ),
             "{text}"
         );
     }

@@ -3,7 +3,7 @@
 use super::cases::Case;
 use super::cloud;
 use super::engines::OURS;
-use super::process::MEASURED_CORE;
+use super::process::{MEASURED_CORE, bring_memory};
 use super::setup::Setup;
 use super::summary::{CaseSummary, LambdaSummary, median};
 use anyhow::{Context, Result, bail};
@@ -127,6 +127,7 @@ fn invoke(setup: &Setup, case: &Case, function: &Function, event: &Path) -> Resu
         command.args(["--env", &format!("{name}={value}")]);
     }
     command.arg("--event").arg(event).arg("--output").arg(answer_path(setup, case, function.id));
+    bring_memory();
     told(&mut command)
 }
 

@@ -112,6 +112,9 @@ pub(crate) struct CompressArgs {
     /// Fresh processes and warm runs of each pack
     #[arg(long, default_value_t = 20)]
     runs: usize,
+    /// Fresh processes that fetch each pack from S3, for each link; none where 0
+    #[arg(long, default_value_t = 7)]
+    cloud_runs: usize,
     /// Measures the binaries that are there already
     #[arg(long)]
     no_build: bool,
@@ -197,18 +200,17 @@ fn warm(args: &WarmArgs) -> Result<()> {
 fn compress(args: &CompressArgs) -> Result<()> {
     let rows = chosen(&args.models, compress::ROWS, |row| row.name)?;
     eval_data::make(None, false)?;
-    // Of the rivals nothing is needed; what is built and how versions are told is the same.
-    let (case, ours) = (
-        chosen(&["mnist-cnn".to_owned()], CASES, |c| c.name)?,
-        chosen(&[OURS.to_owned()], ENGINES, |e| e.id)?,
-    );
-    let setup = Setup::ensure(&case, &ours, !args.no_build)?;
+    // Of the rivals nothing is needed; inputs, what is built and how versions are told are the same.
+    let cases = rows.iter().map(|row| row.case()).collect::<Result<Vec<_>>>()?;
+    let ours = chosen(&[OURS.to_owned()], ENGINES, |e| e.id)?;
+    let setup = Setup::ensure(&cases, &ours, !args.no_build)?;
     let mut summary: Summary<CompressedCase> = described(&setup, args.runs, args.no_build);
     let packs = workspace::cache("GLOWPLUG_BENCH_DIR", "bench")?.join("compressed");
     fs::create_dir_all(&packs).with_context(|| format!("making {}", packs.display()))?;
     let models = models::dir_or_default(None)?;
     for row in rows {
-        let found = compress::measure(row, &models, setup.bin_dir(), &packs, args.runs)?;
+        let effort = compress::Effort { runs: args.runs, cloud_runs: args.cloud_runs };
+        let found = compress::measure(&setup, row, &models, &packs, effort)?;
         summary.cases.push(found);
     }
     if args.json {

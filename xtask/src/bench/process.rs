@@ -2,6 +2,7 @@
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
+use memmap2::MmapMut;
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -10,6 +11,9 @@ use std::time::Instant;
 /// The core of the measured processes with one thread, and the one of the servers beside them.
 pub(crate) const MEASURED_CORE: usize = 1;
 pub(crate) const SERVER_CORE: usize = 0;
+
+/// More than any engine takes, in bytes.
+const MEMORY: usize = 384 << 20;
 
 /// What one process gave: benches/src/engine.rs writes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,9 +42,23 @@ pub(crate) struct Sample {
     pub(crate) report: Report,
 }
 
-/// Runs the command to its end. Errors hold the last line that the process wrote to stderr.
+/// Makes sure that the machine has the memory which the next process takes: touches that much and gives it back. A hypervisor
+/// may take away what a guest has not used for a second or two, in pieces of 2 MiB and more, and bringing it back takes a
+/// millisecond for each megabyte, which would be charged to whoever happens to come first after a pause.
+pub(crate) fn bring_memory() {
+    const PAGE: usize = 4096;
+    // Without it there is more noise, nothing else.
+    let Ok(mut memory) = MmapMut::map_anon(MEMORY) else { return };
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    std::hint::black_box(&memory);
+}
+
+/// Runs the command to its end, in memory that is there ([`bring_memory`]). Errors hold the last line that the process wrote to stderr.
 pub(crate) fn sample(command: &mut Command) -> Result<Sample> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    bring_memory();
     let started = Instant::now();
     let mut child = command.spawn().with_context(|| format!("starting {:?}", command.get_program()))?;
     let stdout = child.stdout.take().context("the process has no stdout")?;

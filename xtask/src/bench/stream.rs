@@ -9,6 +9,7 @@ use super::summary::{CaseSummary, StreamSummary, bound_ms, median};
 use crate::workspace;
 use anyhow::{Context, Result};
 use std::fmt::Write;
+use std::path::Path;
 
 pub(crate) const HEADER: &str = "model,mb_per_s,round,first_output_ms,exec_ms,load_ms,run_ms\n";
 
@@ -26,8 +27,9 @@ pub(crate) fn measure(
     let mut links = Vec::new();
     for mb_per_s in LINKS {
         let cloud = Cloud::start(setup, mb_per_s, std::slice::from_ref(&object))?;
-        once(setup, case, &cloud)?; // not counted: the first one warms the page cache of the binary
-        let samples = (0..runs).map(|_| once(setup, case, &cloud)).collect::<Result<Vec<_>>>()?;
+        let once = || once(setup, case.name, &setup.folder(case).join("input.npz"), &cloud);
+        once()?; // not counted: the first one warms the page cache of the binary
+        let samples = (0..runs).map(|_| once()).collect::<Result<Vec<_>>>()?;
         for (round, s) in samples.iter().enumerate() {
             let (r, first) = (&s.report, first_output(s));
             writeln!(
@@ -47,18 +49,19 @@ pub(crate) fn measure(
     Ok(links)
 }
 
-fn first_output(sample: &Sample) -> f64 {
+pub(crate) fn first_output(sample: &Sample) -> f64 {
     sample.report.first_output_ms.unwrap_or(f64::NAN)
 }
 
-fn once(setup: &Setup, case: &Case, cloud: &Cloud) -> Result<Sample> {
+/// One fresh process that fetches version 1 of `model` from `cloud` and runs it on `input`.
+pub(crate) fn once(setup: &Setup, model: &str, input: &Path, cloud: &Cloud) -> Result<Sample> {
     let mut command = workspace::command(setup.bin_dir().join("bench-glowplug-s3"));
     command
-        .arg(case.name)
-        .arg(setup.folder(case).join("input.npz"))
+        .arg(model)
+        .arg(input)
         .env("AWS_ENDPOINT_URL_S3", &cloud.s3)
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "local")
         .env("AWS_SECRET_ACCESS_KEY", "local-secret");
-    sample(&mut command).with_context(|| format!("{} from S3", case.name))
+    sample(&mut command).with_context(|| format!("{model} from S3"))
 }

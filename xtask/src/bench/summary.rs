@@ -43,6 +43,16 @@ pub(crate) struct Compressed {
     pub(crate) first_run_ms: f64,
     pub(crate) run_ms: f64,
     pub(crate) peak_rss_bytes: Option<u64>,
+    /// From the first request to S3 to the first output, by link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) streamed: Vec<Streamed>,
+}
+
+/// A median over fresh processes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Streamed {
+    pub(crate) mb_per_s: f64,
+    pub(crate) first_output_ms: f64,
 }
 
 /// The kind of the first runs, which did not say it.

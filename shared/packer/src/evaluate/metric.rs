@@ -88,6 +88,16 @@ pub(crate) enum Answer {
     Values(Vec<f32>),
 }
 
+impl Answer {
+    /// How many values or classes there are.
+    fn len(&self) -> usize {
+        match self {
+            Answer::Values(values) => values.len(),
+            Answer::Classes(classes) => classes.len(),
+        }
+    }
+}
+
 impl Metric {
     fn row(&self) -> (&'static str, bool) {
         let found = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
@@ -137,7 +147,7 @@ impl Metric {
             TensorData::I64(classes) if by_class => {
                 let of = |i: usize| {
                     let classes = classes[i * each..(i + 1) * each].iter();
-                    Answer::Classes(classes.map(|c| usize::try_from(*c).unwrap_or(usize::MAX)).collect())
+                    Answer::Classes(classes.map(|c| usize::try_from(*c).unwrap_or(NO_CLASS)).collect())
                 };
                 return Ok((0..count).map(of).collect());
             }
@@ -162,6 +172,14 @@ impl Metric {
     ) -> Result<Score, PackerError> {
         let lacks =
             |what: &str| bad(format!("metric {self} needs a member {what:?} of the data, which have none"));
+        if matches!(self.kind, Kind::Agreement | Kind::Cosine | Kind::MaxAbs)
+            && let Some((found, wanted)) =
+                answers.iter().zip(float).map(|(a, f)| (a.len(), f.len())).find(|(a, f)| a != f)
+        {
+            return Err(bad(format!(
+                "metric {self}: a model gave {found} answers for a sample, the one that it is compared with {wanted}"
+            )));
+        }
         let score = match self.kind {
             Kind::Top1 => {
                 let wanted = truth.label.ok_or_else(|| lacks("label (i64)"))?;
@@ -171,7 +189,8 @@ impl Metric {
                 ratio(right, found.len())
             }
             Kind::Agreement => {
-                let same = classes(answers).zip(classes(float)).filter(|(a, b)| a == b).count();
+                let same =
+                    classes(answers).zip(classes(float)).filter(|(a, b)| a == b && *a != NO_CLASS).count();
                 ratio(same, classes(answers).count())
             }
             Kind::Cer => {
@@ -225,6 +244,9 @@ impl Metric {
             false => scores,
         };
         self.as_many(scores.len(), wanted.len(), "labels")?;
+        if scores.iter().any(|score| score.is_nan()) {
+            return Ok(f64::NAN);
+        }
         if let Some(other) = wanted.iter().find(|label| !(0..=1).contains(*label)) {
             return Err(bad(format!("metric {self} takes labels 0 and 1, the data have {other}")));
         }
@@ -261,8 +283,14 @@ fn of(answer: &Answer) -> &[f32] {
     }
 }
 
+/// The class of a row that holds NaN: no label is as large.
+const NO_CLASS: usize = usize::MAX;
+
 /// The first of the largest.
 fn largest(row: &[f32]) -> usize {
+    if row.iter().any(|v| v.is_nan()) {
+        return NO_CLASS;
+    }
     row.iter().enumerate().fold(0, |best, (i, v)| if *v > row[best] { i } else { best })
 }
 
@@ -373,6 +401,25 @@ mod tests {
         let (a, b) =
             (of_values("agreement", &rows), of_values("agreement", &[rows[0], rows[1], rows[3], rows[3]]));
         assert_eq!(metric("agreement").score(&a, &b, &NOTHING, None).unwrap().0, 0.75);
+    }
+
+    #[test]
+    fn answers_that_are_no_numbers_are_never_right() {
+        let nan: [&[f32]; 2] = [&[f32::NAN, 0.0], &[1.0, f32::NAN]];
+        let label = Truth { label: Some(&[0, 1]), ..NOTHING };
+        assert_eq!(score("top1", &nan, &label), 0.0);
+        assert_eq!(score("agreement", &nan, &NOTHING), 0.0);
+        let answers = of_values("auc", &nan);
+        let e = metric("auc").score(&answers, &answers, &label, None).unwrap_err().to_string();
+        assert!(e.contains("is no number"), "{e}");
+        // Nor are those of a model with other outputs.
+        for name in ["agreement", "cosine", "max-abs"] {
+            let classes = Tensor::from_f32([1, 2, 1], vec![0.0; 2]).unwrap();
+            let two = metric(name).answers(&classes, 1, 1).unwrap();
+            let one = of_values(name, &[&[0.0]]);
+            let e = metric(name).score(&two, &one, &NOTHING, None).unwrap_err().to_string();
+            assert!(e.contains("gave 2 answers for a sample"), "{e}");
+        }
     }
 
     #[test]

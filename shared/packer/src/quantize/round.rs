@@ -58,7 +58,9 @@ impl Rounding {
             |(row, scale): (&Vec<f32>, &f32)| row.iter().map(|v| int8_nearest(*v, *scale)).collect();
         let rounded = match (self, moments) {
             (Rounding::F32, _) => Ok(rows),
-            (Rounding::F16, _) => rows.iter().map(|row| Encoding::F16.round(row)).collect(),
+            (Rounding::F16, _) => {
+                f16_reaches(&rows).and_then(|()| rows.iter().map(|row| Encoding::F16.round(row)).collect())
+            }
             (Rounding::Int8 { step }, moments) => {
                 let scale = |row: &Vec<f32>| int8_scale(row, step * root_mean_square(row));
                 let scales = rows.iter().map(scale).collect::<Result<Vec<_>, _>>();
@@ -79,6 +81,17 @@ impl Rounding {
         }
         Tensor::from_shape(tensor.shape(), &to).map(Ok)
     }
+}
+
+/// Errors: all values of a weight are so small that f16 has fewer than its 11 bits for them.
+fn f16_reaches(rows: &[Vec<f32>]) -> Result<(), String> {
+    /// The smallest that is normal: 2^-14.
+    const LEAST: f32 = 1.0 / 16384.0;
+    let most = rows.iter().flatten().fold(0f32, |most, v| most.max(v.abs()));
+    if most > 0.0 && most < LEAST {
+        return Err(format!("holds {most:e} at most, f16 loses bits below {LEAST:e}"));
+    }
+    Ok(())
 }
 
 /// Where each channel of a constant begins, and where its values are from there.
@@ -202,5 +215,14 @@ mod tests {
         };
         assert_eq!(distinct(Rounding::Int8 { step: 0.0 }), 8);
         assert!(distinct(Rounding::Int8 { step: 2.0 }) <= 3);
+    }
+    #[test]
+    fn weights_too_small_for_f16_are_not_rounded_to_it() {
+        let of = |values: [f32; 2]| Tensor::from_shape(&[1, 2], &values).unwrap();
+        let why = Rounding::F16.round(&of([1e-8, -3e-8]), &[0], None).unwrap().unwrap_err();
+        assert_eq!(why, "holds 3e-8 at most, f16 loses bits below 6.1035156e-5");
+        for values in [[0.0, 0.0], [1e-8, 1.0]] {
+            assert!(Rounding::F16.round(&of(values), &[0], None).unwrap().is_ok());
+        }
     }
 }
