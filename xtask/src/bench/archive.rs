@@ -40,7 +40,7 @@ impl Samples {
 }
 
 /// Writes a run with its samples and plots, and returns its folder. A second run on one day gets a number.
-pub(crate) fn write<C: Serialize>(
+pub(crate) fn write<C: Kind + Serialize>(
     summary: &Summary<C>,
     files: impl IntoIterator<Item = File>,
 ) -> Result<PathBuf> {
@@ -100,19 +100,20 @@ fn order(name: &str) -> (String, usize, u32) {
     (date, name.matches('-').count(), last)
 }
 
-fn readme<C>(summary: &Summary<C>) -> String {
+fn readme<C: Kind>(summary: &Summary<C>) -> String {
     let lines = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("| {key} | {value} |\n")).collect::<String>()
     };
     format!(
-        "# Run of {}: {}\n\n`{}` at commit {}, {} rounds. What is measured and how: docs/benchmarks.md.\n\n\
+        "# Run of {}: {}\n\n`{}` at commit {}, {} rounds. What is measured and how: {}.\n\n\
          | machine | |\n|---|---|\n{}\n| version | |\n|---|---|\n{}\n\
-         Raw samples: `*.csv`; figures: `summary.json`; plots: `*.svg`.\n",
+         Figures: `summary.json`, and beside it samples, plots or tables.\n",
         summary.date,
         summary.kind,
         summary.command,
         summary.commit,
         summary.runs,
+        C::DOCUMENT,
         lines(&summary.machine),
         lines(&summary.versions)
     )

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 /// What a run is about: an archive holds one kind.
 pub(crate) trait Kind {
     const KIND: &'static str;
+    /// What tells how it is measured.
+    const DOCUMENT: &'static str = "docs/benchmarks.md";
 }
 
 impl Kind for CaseSummary {
@@ -18,6 +20,7 @@ impl Kind for WarmCase {
 
 impl Kind for CompressedCase {
     const KIND: &'static str = "compress";
+    const DOCUMENT: &'static str = "docs/quantization.md";
 }
 
 /// One model, packed in several ways.
