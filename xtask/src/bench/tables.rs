@@ -1,47 +1,58 @@
-//! The tables of docs/benchmarks.md and README.md, made from the newest archived run of each kind.
+//! The tables of the documents, made from the newest archived run of each kind.
 //!
-//! A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`; those of warm runs are named `warm: ..`. `cargo xtask bench tables` writes them, and a
-//! test fails where they say something else than the archive.
+//! A table stands between `<!-- bench NAME -->` and `<!-- /bench -->`; those of warm runs are named `warm: ..`, of compressed
+//! packs `compress: ..`. `cargo xtask bench tables` writes them, and a test fails where they say something else than the archive.
 
 use super::engines::{ENGINES, ORT, OURS, RTEN};
 use super::plots::figure;
-use super::summary::{CaseSummary, Figures, Summary, WarmCase};
-use super::{archive, warm_tables};
+use super::summary::{CaseSummary, CompressedCase, Figures, Summary, WarmCase};
+use super::{archive, compress, warm_tables};
 use crate::workspace;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 2] = ["docs/benchmarks.md", "README.md"];
+const DOCUMENTS: [&str; 3] = ["docs/benchmarks.md", "docs/quantization.md", "README.md"];
 const END: &str = "<!-- /bench -->";
 /// What a cell without a figure says.
 pub(crate) const NOTHING: &str = "-";
 /// How the names of warm tables begin.
 const WARM: &str = "warm: ";
+/// And those of compressed packs.
+const COMPRESS: &str = "compress: ";
 /// What stands in place of a table whose run is still to be made.
 const NO_RUN: &str = "No run is archived yet.\n";
 
 /// The newest runs, with their folders.
 struct Runs {
-    cold: Option<(PathBuf, Summary)>,
-    warm: Option<(PathBuf, Summary<WarmCase>)>,
+    cold: Newest<CaseSummary>,
+    warm: Newest<WarmCase>,
+    compress: Newest<CompressedCase>,
 }
+
+type Newest<C> = Option<(PathBuf, Summary<C>)>;
 
 impl Runs {
     /// The table of that name, if there is one.
     fn table(&self, name: &str) -> Option<String> {
-        match name.strip_prefix(WARM) {
-            Some(name) => match &self.warm {
-                Some((folder, summary)) if name == "run" => Some(run(folder, summary)),
-                Some((_, summary)) => warm_tables::table(name, summary),
-                None => Some(NO_RUN.to_owned()),
-            },
-            None => match &self.cold {
-                Some((folder, summary)) => table(name, folder, summary),
-                None => Some(NO_RUN.to_owned()),
-            },
+        if let Some(name) = name.strip_prefix(WARM) {
+            return made(&self.warm, name, |summary| warm_tables::table(name, summary));
         }
+        if let Some(name) = name.strip_prefix(COMPRESS) {
+            let table = |summary: &Summary<_>| (name == "packs").then(|| compress::table(&summary.cases));
+            return made(&self.compress, name, table);
+        }
+        made(&self.cold, name, |summary| table(name, summary))
+    }
+}
+
+/// A table of a kind of run: `run`, which says which run it is, or what `other` makes.
+fn made<C>(newest: &Newest<C>, name: &str, other: impl Fn(&Summary<C>) -> Option<String>) -> Option<String> {
+    match newest {
+        Some((folder, summary)) if name == "run" => Some(run(folder, summary)),
+        Some((_, summary)) => other(summary),
+        None => Some(NO_RUN.to_owned()),
     }
 }
 
@@ -67,7 +78,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// The documents as they should be.
 fn documents() -> Result<Vec<(&'static str, String)>> {
-    let runs = Runs { cold: archive::newest()?, warm: archive::newest()? };
+    let runs = Runs { cold: archive::newest()?, warm: archive::newest()?, compress: archive::newest()? };
     let fill = |name: &'static str| {
         let path = workspace::root().join(name);
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -92,9 +103,8 @@ fn filled(text: &str, table: impl Fn(&str) -> Option<String>) -> Result<String> 
     Ok(out + rest)
 }
 
-fn table(name: &str, folder: &Path, summary: &Summary) -> Option<String> {
+fn table(name: &str, summary: &Summary) -> Option<String> {
     Some(match name {
-        "run" => run(folder, summary),
         "short" => short(summary),
         "exec" => by_engine(summary, |f| Some(figure(f.exec_ms))),
         "ratio" => by_engine(summary, |f| f.ours_over_this.map(|r| format!("{r:.2}"))),
@@ -264,7 +274,7 @@ mod tests {
             lambda: Vec::new(),
         };
         let summary = Summary { cases: vec![case], ..described() };
-        let fill = |text: &str| filled(text, |name| table(name, Path::new("x"), &summary));
+        let fill = |text: &str| filled(text, |name| table(name, &summary));
         let text = format!("before\n<!-- bench size -->\nold\n{END}\nafter\n");
         let found = fill(&text).unwrap();
         assert!(
@@ -281,12 +291,13 @@ mod tests {
     fn each_table_is_made_from_the_run_of_its_kind() {
         let cold = Summary { command: "bench cold".into(), ..described() };
         let warm = Summary { command: "bench warm".into(), ..described() };
-        let mut runs = Runs { cold: Some(("c".into(), cold)), warm: None };
+        let mut runs = Runs { cold: Some(("c".into(), cold)), warm: None, compress: None };
         assert!(runs.table("run").unwrap().contains("bench cold"));
         assert_eq!(runs.table("warm: run").unwrap(), NO_RUN);
         runs.warm = Some(("w".into(), warm));
         assert!(runs.table("warm: run").unwrap().contains("bench warm"));
         assert!(runs.table("warm: means").is_some() && runs.table("means").is_none());
+        assert_eq!(runs.table("compress: packs").unwrap(), NO_RUN);
     }
 
     fn described<C>() -> Summary<C> {
