@@ -97,6 +97,9 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
     if !others.is_empty() && args.weights == Weights::Auto {
         anyhow::bail!("--weights auto takes one --target: what it chooses is measured on this CPU");
     }
+    if !others.is_empty() && data.prune.is_some() {
+        anyhow::bail!("--prune takes one --target: what it chooses is measured on this CPU");
+    }
     let mut packed = pack_file(
         &args.model,
         args.manifest.as_deref(),
@@ -168,6 +171,7 @@ pub(crate) fn pack_file(
         target: how.target,
         weights: how.weights,
         calibration: how.data.calibration.as_ref(),
+        prune: how.data.prune,
         contract: how.data.contract(),
         entropy: how.entropy,
         compute: how.compute,

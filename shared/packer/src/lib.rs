@@ -2,7 +2,7 @@
 //!
 //! [`pack()`] is all there is to call. What it packs is planned by tract's own passes and loaded again by the
 //! very engine that will run it; a pack whose outputs differ from the model's is refused. Reading order:
-//! `pack` for the stages, `import` for ONNX, `quantize` for weights in fewer bits, `calibrate`, `evaluate` and `compress` for what they may cost, `blocked` for what is planned by our own passes, `batch` for batches image by
+//! `pack` for the stages, `import` for ONNX, `prune` for channels that go, `quantize` for weights in fewer bits, `calibrate`, `evaluate` and `compress` for what they may cost, `blocked` for what is planned by our own passes, `batch` for batches image by
 //! image, `encode` for the table of operators, `verify` for the check.
 //!
 //! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
@@ -27,6 +27,7 @@ mod pack;
 mod pin;
 mod planned;
 mod portable;
+mod prune;
 mod quantize;
 mod target;
 mod verify;
@@ -40,5 +41,6 @@ pub use merge::merge;
 pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
+pub use prune::{Prune, PruneReport, PrunedLayer};
 pub use quantize::Weights;
 pub use target::Target;
