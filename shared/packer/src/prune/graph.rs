@@ -7,7 +7,6 @@
 use crate::error::{ErrorKind, PackerError};
 use std::collections::HashMap;
 use tract_onnx::pb;
-use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 
 /// Operators with one input that take each value by itself.
@@ -476,6 +475,7 @@ pub(super) fn set_outputs(graph: &mut pb::GraphProto, names: &[String]) {
 /// An attribute of integers.
 #[cfg(test)]
 pub(super) fn integers(name: &str, values: &[i64]) -> pb::AttributeProto {
+    use tract_onnx::pb::attribute_proto::AttributeType;
     pb::AttributeProto {
         name: name.into(),
         ints: values.to_vec(),
