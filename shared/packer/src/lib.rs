@@ -38,7 +38,7 @@ pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
 pub use int8::Compute;
 pub use merge::merge;
-pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, pack};
+pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, describe, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
 pub use prune::{Prune, PruneReport, PrunedLayer};

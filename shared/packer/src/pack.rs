@@ -201,21 +201,8 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     };
     let imported = |pins: &Vec<InputPin>| guard("import", || source.import(pins));
     let mut imported = pins.iter().map(imported).collect::<Result<Vec<_>, _>>()?;
-    let mut outputs = imported.iter().map(output_ports).collect::<Result<Vec<_>, _>>()?;
-    open_where_they_differ(&mut imported.iter_mut().map(|i| &mut i.inputs).collect::<Vec<_>>());
-    open_where_they_differ(&mut outputs.iter_mut().collect::<Vec<_>>());
-    let (Some(first), Some(outputs)) = (imported.first(), outputs.first()) else {
-        return Err(PackerError::new(ErrorKind::Internal, "no shapes to plan for"));
-    };
-    let mut parsed = manifest(options.manifest, &options.name, &first.inputs, outputs, options.read_asset)?;
-    if imported.len() > 1 {
-        parsed.manifest.buckets =
-            imported.iter().map(|i| i.inputs.iter().map(Port::shape).collect()).collect();
-    }
-    for (i, input) in first.inputs.iter().enumerate() {
-        let rows = index_bound(&first.typed, i).map(|rows| (option_of_rows(&input.name), rows.to_string()));
-        parsed.manifest.provenance.options.extend(rows);
-    }
+    let parsed = ends(&mut imported, options)?;
+    let Some(first) = imported.first() else { return Err(no_shapes()) };
     (options.progress)(Stage::Simplify, "");
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
     drop(source);
@@ -244,6 +231,41 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     file.check_contract(&written.bytes)?;
     let report = report(&written, onnx_bytes.len(), errors, &file)?;
     Ok(Packed { bytes: written.bytes, report })
+}
+
+/// What a pack of the model will say of itself before anything is planned, and the files that its manifest names: for whoever
+/// makes tensors of raw data while there is no pack yet. Errors: as [`pack()`] for the file, its inputs and its manifest.
+pub fn describe(
+    onnx_bytes: &[u8],
+    options: &mut PackOptions<'_>,
+) -> Result<(Manifest, BTreeMap<String, Vec<u8>>), PackerError> {
+    let source = guard("import", || Source::read(onnx_bytes))?;
+    let pins = buckets(&options.inputs)?;
+    let imported = pins.iter().map(|pins| guard("import", || source.import(pins)));
+    let parsed = ends(&mut imported.collect::<Result<Vec<_>, _>>()?, options)?;
+    Ok((parsed.manifest, parsed.assets))
+}
+
+fn no_shapes() -> PackerError {
+    PackerError::new(ErrorKind::Internal, "no shapes to plan for")
+}
+
+/// The manifest of a model at all its shapes, whose axes are open where these differ.
+fn ends(imported: &mut [Imported], options: &mut PackOptions<'_>) -> Result<Parsed, PackerError> {
+    let mut outputs = imported.iter().map(output_ports).collect::<Result<Vec<_>, _>>()?;
+    open_where_they_differ(&mut imported.iter_mut().map(|i| &mut i.inputs).collect::<Vec<_>>());
+    open_where_they_differ(&mut outputs.iter_mut().collect::<Vec<_>>());
+    let (Some(first), Some(outputs)) = (imported.first(), outputs.first()) else { return Err(no_shapes()) };
+    let mut parsed = manifest(options.manifest, &options.name, &first.inputs, outputs, options.read_asset)?;
+    if imported.len() > 1 {
+        parsed.manifest.buckets =
+            imported.iter().map(|i| i.inputs.iter().map(Port::shape).collect()).collect();
+    }
+    for (i, input) in first.inputs.iter().enumerate() {
+        let rows = index_bound(&first.typed, i).map(|rows| (option_of_rows(&input.name), rows.to_string()));
+        parsed.manifest.provenance.options.extend(rows);
+    }
+    Ok(parsed)
 }
 
 fn keep_worst(errors: &mut BTreeMap<String, f64>, found: BTreeMap<String, f64>) {

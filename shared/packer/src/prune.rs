@@ -17,7 +17,7 @@ use crate::evaluate::{Dataset, Feed, InputPort, Score, bad};
 use crate::import::{Imported, Port, Source};
 use crate::pack::guard;
 use crate::pin::InputPin;
-use graph::{Channels, Graph, Matrix};
+use graph::{Channels, Graph, Layer, Matrix};
 use serde::Serialize;
 use solve::{Sums, count};
 use tract_core::internal::tract_ndarray::{Array2, ArrayView2, Axis};
@@ -32,6 +32,9 @@ const MOST_DEPTH: usize = 2400;
 /// Rows of inputs for each consumer, at least, where calibration data have as many; and as a multiple of its depth.
 const ROWS: usize = 8192;
 const ROWS_FOR_DEPTH: usize = 4;
+
+/// Runs whose outputs tell what channels are worth.
+const SENSITIVITY_RUNS: usize = 24;
 
 /// How much is to be removed, and whether weights are re-solved.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,8 +95,6 @@ struct Work {
 struct Seen {
     sums: Sums,
     weights: Matrix,
-    /// What the consumer gives for the rows that were taken, without bias, `[rows, outputs]` for each run.
-    outputs: Vec<Array2<f32>>,
 }
 
 /// `source` with channels removed, after what `data` show of them at the shapes of `pins`.
@@ -121,28 +122,26 @@ pub(crate) fn prune(
     }
     let work = work(&mut source, pins, &channels)?;
     progress("pruning: calibration");
-    let seen = see(&mut source, pins, data, &channels)?;
-    let mut orders = Vec::new();
+    let seen = see(&mut source, (pins, data), &channels)?;
     let mut curves = Vec::new();
     for (channels, seen) in channels.iter().zip(&seen) {
-        progress(&format!("pruning: what the {} channels of {:?} are worth", channels.width, channels.name));
+        progress(&format!("pruning: the order of the {} channels of {:?}", channels.width, channels.name));
         let found = solve::order(&seen.sums, &seen.weights.values, channels.each);
-        let (order, losses) = found.ok_or_else(|| {
+        curves.push(found.ok_or_else(|| {
             bad(format!(
                 "what {:?} gives on the calibration data has no finite second moments",
                 channels.name
             ))
-        })?;
-        let energy = energy(seen).max(f64::MIN_POSITIVE);
-        orders.push(order);
-        curves.push(losses.iter().map(|loss| loss / energy).collect::<Vec<f64>>());
+        })?);
+    }
+    let worth = sensitivities(&mut source, (pins, data), &channels, &seen, &curves, progress)?;
+    drop(seen);
+    for ((_, losses), worth) in curves.iter_mut().zip(&worth) {
+        losses.iter_mut().for_each(|loss| *loss *= worth);
     }
     let left = choose(&channels, &curves, &work, prune.macs)?;
-    let kept: Vec<Vec<usize>> = (channels.iter().zip(&orders).zip(&left))
-        .map(|((channels, order), left)| {
-            let gone = &order[..channels.width - left];
-            (0..channels.width).filter(|c| !gone.contains(c)).collect()
-        })
+    let kept: Vec<Vec<usize>> = (channels.iter().zip(&curves).zip(&left))
+        .map(|((channels, (order, _)), left)| kept(channels.width, &order[..channels.width - left]))
         .collect();
     let report = PruneReport {
         macs_before: whole(macs(&work, &channels, &channels.iter().map(|c| c.width).collect::<Vec<_>>())),
@@ -158,12 +157,13 @@ pub(crate) fn prune(
         score: None,
         score_without_restoring: None,
     };
+    let mut float = source.clone();
     for (channels, kept) in channels.iter().zip(&kept).filter(|(c, kept)| kept.len() < c.width) {
         graph::remove(source.graph_mut()?, channels, kept)?;
     }
     let unrestored = prune.restore.then(|| source.clone());
     if prune.restore {
-        restore(&mut source, (pins, data), channels, &seen, &kept, progress)?;
+        restore((&mut float, &mut source), (pins, data), &channels, &kept, progress)?;
     }
     Ok(Pruned { source, unrestored, report })
 }
@@ -172,11 +172,7 @@ pub(crate) fn prune(
 fn channels(graph: &pb::GraphProto) -> Vec<Channels> {
     let graph = Graph::of(graph);
     let mut channels = graph.channels();
-    channels.retain(|c| {
-        c.width > BLOCK
-            && c.width * c.each <= MOST_DEPTH
-            && graph::has_simple_bias(&graph, &graph.proto.node[c.consumer])
-    });
+    channels.retain(|c| c.width > BLOCK && c.width * c.each <= MOST_DEPTH);
     channels
 }
 
@@ -185,31 +181,17 @@ fn whole(macs: f64) -> u64 {
     macs.round() as u64
 }
 
-/// The variance of a consumer's outputs on calibration data, over all of them.
-fn energy(seen: &Seen) -> f64 {
-    let n = seen.sums.n;
-    let h = seen.sums.moments();
-    let of_row = |w: &[f32]| {
-        let mut sum = 0.0;
-        for (a, row) in w.iter().zip(h.chunks_exact(n)) {
-            sum += f64::from(*a) * row.iter().zip(w).map(|(h, b)| h * f64::from(*b)).sum::<f64>();
-        }
-        sum
-    };
-    seen.weights.values.chunks_exact(n).map(of_row).sum()
-}
-
 /// All multiply-adds with `left` of each of `channels`.
 fn macs(work: &[Work], channels: &[Channels], left: &[usize]) -> f64 {
     let part = |of: &usize| count(left[*of]) / count(channels[*of].width);
     work.iter().map(|work| work.macs * work.of.iter().map(part).product::<f64>()).sum()
 }
 
-/// How many of each of `channels` are left, so that the part `wanted` of all multiply-adds goes. `curves` is what is lost
-/// when so many are gone.
+/// How many of each of `channels` are left, so that the part `wanted` of all multiply-adds goes. `curves` are the order in which
+/// they go and what is lost when so many are gone.
 fn choose(
     channels: &[Channels],
-    curves: &[Vec<f64>],
+    curves: &[(Vec<usize>, Vec<f64>)],
     work: &[Work],
     wanted: f64,
 ) -> Result<Vec<usize>, PackerError> {
@@ -221,7 +203,7 @@ fn choose(
             return Ok(left);
         }
         let mut best: Option<(f64, usize)> = None;
-        for (index, curve) in curves.iter().enumerate() {
+        for (index, (_, curve)) in curves.iter().enumerate() {
             let (width, had) = (channels[index].width, left[index]);
             // Further ahead too: a step may cost more than those behind it.
             let mut fewer = next(had);
@@ -284,152 +266,295 @@ fn work(source: &mut Source, pins: &[InputPin], channels: &[Channels]) -> Result
     Ok(work)
 }
 
-/// Runs `source` on `data` and gives the inputs of the consumers of `channels` to `each`, row by row: the place in
-/// `channels`, the run, and `[rows, depth]`. Of those in the unpruned network, `depths` tell how many are taken.
+/// What a layer has in one run, row by row.
+struct Rows {
+    /// `[rows, depth]`
+    inputs: Array2<f32>,
+    /// What a residual connection adds to the outputs before a norm, `[rows, outputs]`.
+    added: Option<Array2<f32>>,
+}
+
+/// Runs `source` on `data` and gives what each of `layers` has to `each`, with its place in `layers` and the run. `depth` of a
+/// layer tells how many rows are taken.
 fn run(
     source: &mut Source,
     (pins, data): (&[InputPin], &Dataset),
-    channels: &[&Channels],
-    depths: &[usize],
-    each: &mut dyn FnMut(usize, usize, Array2<f32>),
+    layers: &[Layer],
+    each: &mut dyn FnMut(usize, usize, Rows),
 ) -> Result<(), PackerError> {
     let graph = source.graph()?;
-    let names: Vec<String> = channels.iter().map(|c| graph.node[c.consumer].input[0].clone()).collect();
-    let results = channels.iter().map(|c| graph.node[c.consumer].output[0].clone());
-    // The convolutions themselves are outputs too, so that they are there.
-    let results = results.filter(|result| !names.contains(result));
-    let wanted: Vec<String> = names.iter().cloned().chain(results).collect();
+    let mut wanted: Vec<String> = Vec::new();
+    for layer in layers {
+        let node = &graph.node[layer.node];
+        // The layers themselves are outputs too, so that they are there.
+        for name in
+            [&node.input[0], &node.output[0]].into_iter().chain(layer.residual.as_ref().map(|r| &r.value))
+        {
+            if !wanted.contains(name) {
+                wanted.push(name.clone());
+            }
+        }
+    }
     let imported = probe(source, pins, &wanted)?;
+    let graph = source.graph()?;
+    let of = |name: &String| wanted.iter().position(|w| w == name).map(|at| imported.typed.outputs[at]);
+    let place = |layer: &Layer| {
+        let node = &graph.node[layer.node];
+        Some(Place {
+            inputs: of(&node.input[0])?,
+            conv: imported.typed.node(of(&node.output[0])?.node).op_as::<Conv>().cloned(),
+            added: layer.residual.as_ref().and_then(|residual| of(&residual.value)),
+        })
+    };
+    let places = layers.iter().map(place).collect::<Option<Vec<_>>>().ok_or_else(lost)?;
+    let feed = data.feed(ports(&imported))?;
+    guard("prune", || {
+        rows(&imported.typed, &feed, (layers, &places), each).map_err(|e| PackerError::model("prune", &e))
+    })
+}
+
+fn ports(imported: &Imported) -> Vec<InputPort> {
     let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
-    let feed = data.feed(imported.inputs.iter().map(port).collect())?;
-    guard("prune", || rows(&imported.typed, &feed, depths, each).map_err(|e| PackerError::model("prune", &e)))
+    imported.inputs.iter().map(port).collect()
+}
+
+/// Where a layer is in tract's graph.
+struct Place {
+    inputs: OutletId,
+    /// It, where it is no product.
+    conv: Option<Conv>,
+    added: Option<OutletId>,
 }
 
 fn rows(
     model: &TypedModel,
     feed: &Feed<'_>,
-    depths: &[usize],
-    each: &mut dyn FnMut(usize, usize, Array2<f32>),
+    (layers, places): (&[Layer], &[Place]),
+    each: &mut dyn FnMut(usize, usize, Rows),
 ) -> TractResult<()> {
     let mut model = model.clone();
-    let outlets: Vec<OutletId> = model.outputs[..depths.len()].to_vec();
-    let conv = |outlet: &OutletId| {
-        let readers = &model.node(outlet.node).outputs[outlet.slot].successors;
-        readers.iter().find_map(|r| model.node(r.node).op_as::<Conv>().filter(|_| r.slot == 0).cloned())
-    };
-    let convs: Vec<Option<Conv>> = outlets.iter().map(conv).collect();
-    let mut distinct: Vec<OutletId> = Vec::new();
-    outlets.iter().for_each(|o| {
-        if !distinct.contains(o) {
-            distinct.push(*o);
-        }
-    });
-    model.select_output_outlets(&distinct)?;
+    let mut outlets: Vec<OutletId> =
+        places.iter().flat_map(|p| [p.inputs].into_iter().chain(p.added)).collect();
+    outlets.sort_unstable();
+    outlets.dedup();
+    model.select_output_outlets(&outlets)?;
     let model = model.into_optimized()?.into_runnable()?;
     let runs = feed.runs();
     for run in 0..runs {
-        let inputs = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
-        let inputs = inputs.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
-        let values = model.run(inputs.collect::<TractResult<_>>()?)?;
-        for (index, outlet) in outlets.iter().enumerate() {
-            let Some(value) = distinct.iter().position(|o| o == outlet).map(|at| &values[at]) else {
-                continue;
-            };
-            let wanted = ROWS.max(depths[index] * ROWS_FOR_DEPTH).div_ceil(runs).max(1);
+        let values = model.run(inputs_of(feed, run)?)?;
+        let of = |outlet: OutletId| outlets.binary_search(&outlet).ok().and_then(|at| values.get(at));
+        for (index, (layer, place)) in layers.iter().zip(places).enumerate() {
+            let input = of(place.inputs).context("an input that was not computed")?;
+            let wanted = ROWS.max(layer.depth * ROWS_FOR_DEPTH).div_ceil(runs).max(1);
             let step = |rows: usize| (rows / wanted).max(1);
-            let rows: Array2<f32> = match &convs[index] {
-                Some(conv) => calibrate::windows(conv, value, run, &step)?,
-                None => {
-                    let plain = value.try_as_plain_ram()?;
-                    let depth = *value.shape().last().context("an operand without axes")?;
-                    let rows = value.len() / depth.max(1);
-                    let all = ArrayView2::from_shape((rows, depth), plain.as_slice::<f32>()?)?;
-                    let step = step(rows);
-                    all.select(Axis(0), &(run % step..rows).step_by(step).collect::<Vec<_>>())
-                }
+            let inputs = match &place.conv {
+                Some(conv) => calibrate::windows(conv, input, run, &step)?,
+                None => positions(input, false, run, &step)?,
             };
-            each(index, run, rows);
+            let added = place.added.and_then(of).map(|v| positions(v, place.conv.is_some(), run, &step));
+            let mut added = added.transpose()?.filter(|added| added.nrows() == inputs.nrows());
+            let norm = layer.residual.as_ref().and_then(|residual| residual.norm.as_ref());
+            if let (Some(all), Some(norm)) = (&mut added, norm) {
+                for (mut of_channel, scale) in all.columns_mut().into_iter().zip(norm) {
+                    of_channel.mapv_inplace(|v| if scale.abs() > 1e-6 { v / scale } else { 0.0 });
+                }
+            }
+            each(index, run, Rows { inputs, added });
         }
     }
     Ok(())
 }
 
+fn inputs_of(feed: &Feed<'_>, run: usize) -> TractResult<TVec<TValue>> {
+    let inputs = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
+    inputs.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue())).collect()
+}
+
+/// The channels at each position, `[rows, channels]`: these lie on the second axis of images, on the last of others.
+fn positions(
+    value: &TValue,
+    image: bool,
+    run: usize,
+    step: &dyn Fn(usize) -> usize,
+) -> TractResult<Array2<f32>> {
+    let plain = value.try_as_plain_ram()?;
+    let view = plain.to_array_view::<f32>()?;
+    let last = view.ndim().checked_sub(1).context("an operand without axes")?;
+    let axis = if image { 1 } else { last };
+    let order: Vec<usize> = (0..=last).filter(|a| *a != axis).chain([axis]).collect();
+    let channels = view.shape()[axis];
+    let rows = view.len() / channels.max(1);
+    let turned = view.permuted_axes(order).as_standard_layout().into_owned();
+    let all = turned.into_shape_with_order((rows, channels))?;
+    let step = step(rows);
+    Ok(all.select(Axis(0), &(run % step..rows).step_by(step).collect::<Vec<_>>()))
+}
+
+fn add(sums: &mut Sums, x: &Array2<f32>, y: &Array2<f32>) {
+    sums.add(x.nrows(), (x.sum_axis(Axis(0)), x.t().dot(x)), (y.sum_axis(Axis(0)), y.t().dot(x)));
+}
+
+/// What a layer gives without bias, `[rows, outputs]`.
+fn product(x: &Array2<f32>, weights: &Matrix) -> Option<Array2<f32>> {
+    let w = ArrayView2::from_shape((weights.outputs, weights.depth), &weights.values).ok()?;
+    (w.ncols() == x.ncols()).then(|| x.dot(&w.t()))
+}
+
 /// What the consumers of `channels` have for inputs, in the network as it came.
 fn see(
     source: &mut Source,
-    pins: &[InputPin],
-    data: &Dataset,
+    of: (&[InputPin], &Dataset),
     channels: &[Channels],
 ) -> Result<Vec<Seen>, PackerError> {
-    let chosen: Vec<&Channels> = channels.iter().collect();
     let graph = Graph::of(source.graph()?);
     let mut seen = Vec::new();
-    for channels in &chosen {
+    let mut layers = Vec::new();
+    for channels in channels {
         let weights = graph.matrix(&graph.proto.node[channels.consumer]).ok_or_else(lost)?;
-        seen.push(Seen { sums: Sums::new(weights.depth, weights.outputs), weights, outputs: Vec::new() });
+        layers.push(Layer { node: channels.consumer, depth: weights.depth, residual: None });
+        seen.push(Seen { sums: Sums::new(weights.depth, weights.outputs), weights });
     }
-    let depths: Vec<usize> = chosen.iter().map(|c| c.width * c.each).collect();
-    run(source, (pins, data), &chosen, &depths, &mut |index, _, x| {
-        let Seen { sums, weights, outputs } = &mut seen[index];
-        let w = ArrayView2::from_shape((weights.outputs, weights.depth), &weights.values);
-        let Some(w) = w.ok().filter(|w| w.ncols() == x.ncols()) else { return };
-        let y = x.dot(&w.t());
-        sums.add(x.nrows(), (x.sum_axis(Axis(0)), x.t().dot(&x)), (y.sum_axis(Axis(0)), y.t().dot(&x)));
-        outputs.push(y);
+    let mut all = true;
+    run(source, of, &layers, &mut |index, _, rows| match product(&rows.inputs, &seen[index].weights) {
+        Some(y) => add(&mut seen[index].sums, &rows.inputs, &y),
+        None => all = false,
     })?;
-    if seen.iter().any(|seen| seen.outputs.is_empty()) {
-        return Err(lost());
-    }
-    Ok(seen)
+    if all { Ok(seen) } else { Err(lost()) }
 }
 
 fn lost() -> PackerError {
     PackerError::new(ErrorKind::Internal, "pruning lost a weight")
 }
 
-/// Fits the consumers of what was removed, in the order of the graph.
-fn restore(
+/// How far the outputs are from what they were, for what a consumer loses, for each of `channels` by itself: a quarter of them
+/// goes, and the consumer is re-solved.
+fn sensitivities(
     source: &mut Source,
-    (pins, data): (&[InputPin], &Dataset),
-    mut channels: Vec<Channels>,
+    of: (&[InputPin], &Dataset),
+    channels: &[Channels],
     seen: &[Seen],
+    curves: &[(Vec<usize>, Vec<f64>)],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<f64>, PackerError> {
+    let float = outputs(source, of)?;
+    let mut found = Vec::new();
+    for ((channels, seen), (order, losses)) in channels.iter().zip(seen).zip(curves) {
+        progress(&format!("pruning: what the {} channels of {:?} are worth", channels.width, channels.name));
+        let left = (channels.width * 3 / 4 / BLOCK).max(1) * BLOCK;
+        let gone = channels.width - left;
+        let kept = kept(channels.width, &order[..gone]);
+        let mut one = source.clone();
+        graph::remove(one.graph_mut()?, channels, &kept)?;
+        let inputs: Vec<usize> =
+            kept.iter().flat_map(|c| c * channels.each..(c + 1) * channels.each).collect();
+        fit(&mut one, channels.consumer, &seen.sums.only(&inputs))?;
+        let error = error(&float, &outputs(&mut one, of)?);
+        found.push(if losses[gone] > 0.0 { error / losses[gone] } else { 1.0 });
+    }
+    Ok(found)
+}
+
+/// The channels that are not `gone`, in order.
+fn kept(width: usize, gone: &[usize]) -> Vec<usize> {
+    (0..width).filter(|c| !gone.contains(c)).collect()
+}
+
+/// The outputs of `source` that are f32, of some evenly spread runs.
+fn outputs(source: &Source, (pins, data): (&[InputPin], &Dataset)) -> Result<Vec<Vec<f32>>, PackerError> {
+    let imported = guard("prune", || source.import(pins))?;
+    let feed = data.feed(ports(&imported))?;
+    let run = |model: TypedModel| {
+        let model = model.into_optimized()?.into_runnable()?;
+        let mut all = Vec::new();
+        let step = feed.runs().div_ceil(SENSITIVITY_RUNS);
+        for run in (0..feed.runs()).step_by(step) {
+            let values = model.run(inputs_of(&feed, run)?)?;
+            all.resize(values.len(), Vec::new());
+            for (all, value) in
+                all.iter_mut().zip(&values).filter(|(_, v)| v.datum_type() == f32::datum_type())
+            {
+                all.extend_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?);
+            }
+        }
+        Ok(all)
+    };
+    guard("prune", || run(imported.typed).map_err(|e: TractError| PackerError::model("prune", &e)))
+}
+
+/// The squared difference of outputs, each relative to its square; infinite where that is no number.
+fn error(wanted: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+    let square = |v: f64| v * v;
+    let of_one = |(wanted, found): (&Vec<f32>, &Vec<f32>)| {
+        let error: f64 = wanted.iter().zip(found).map(|(w, f)| square(f64::from(w - f))).sum();
+        let of: f64 = wanted.iter().map(|w| square(f64::from(*w))).sum();
+        error / of.max(f64::MIN_POSITIVE)
+    };
+    let all: f64 = wanted.iter().zip(found).map(of_one).sum();
+    if all.is_nan() { f64::INFINITY } else { all }
+}
+
+/// Gives the layer at `node` the weights and the bias that `sums` ask for; how many nodes that adds. Where there is
+/// nothing to go by, they stay as they are.
+fn fit(source: &mut Source, node: usize, sums: &Sums) -> Result<usize, PackerError> {
+    let graph = Graph::of(source.graph()?);
+    let mut weights = graph.matrix(&graph.proto.node[node]).ok_or_else(lost)?;
+    let Some((change, bias)) = sums.correction(&weights.values) else { return Ok(0) };
+    #[allow(clippy::cast_possible_truncation, reason = "weights are f32")]
+    let narrow = |v: f64| v as f32;
+    weights.values.iter_mut().zip(&change).for_each(|(w, c)| *w = narrow(f64::from(*w) + c));
+    let bias: Vec<f32> = bias.into_iter().map(narrow).collect();
+    let nodes = graph.proto.node.len();
+    graph::restore(source.graph_mut()?, node, &weights, &bias)?;
+    Ok(source.graph()?.node.len() - nodes)
+}
+
+/// Fits the layers of `source` from where the first channels went on to what `float` gives there, in the order of the graph.
+fn restore(
+    (float, source): (&mut Source, &mut Source),
+    of: (&[InputPin], &Dataset),
+    channels: &[Channels],
     kept: &[Vec<usize>],
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), PackerError> {
-    let mut order: Vec<usize> = (0..channels.len()).filter(|c| kept[*c].len() < channels[*c].width).collect();
-    order.sort_by_key(|c| channels[*c].consumer);
-    for index in order {
-        let at = &channels[index];
-        let consumer = at.consumer;
-        progress(&format!("pruning: restoring what {:?} lost", at.name));
-        // Outputs of the consumer may be gone too.
-        let own = channels.iter().position(|c| c.producer == consumer);
-        let outputs: Vec<usize> = match own {
-            Some(own) => kept[own].clone(),
-            None => (0..seen[index].weights.outputs).collect(),
-        };
-        let graph = Graph::of(source.graph()?);
-        let mut weights = graph.matrix(&graph.proto.node[consumer]).ok_or_else(lost)?;
-        let mut sums = Sums::new(weights.depth, weights.outputs);
-        let depth = at.width * at.each;
-        run(source, (pins, data), &[at], &[depth], &mut |_, run, x| {
-            let y = seen[index].outputs[run].select(Axis(1), &outputs);
-            sums.add(x.nrows(), (x.sum_axis(Axis(0)), x.t().dot(&x)), (y.sum_axis(Axis(0)), y.t().dot(&x)));
-        })?;
-        // Where there is nothing to go by, weights stay as they are.
-        let Some((change, bias)) = sums.correction(&weights.values) else { continue };
-        #[allow(clippy::cast_possible_truncation, reason = "weights are f32")]
-        let narrow = |v: f64| v as f32;
-        weights.values.iter_mut().zip(&change).for_each(|(w, c)| *w = narrow(f64::from(*w) + c));
-        let bias: Vec<f32> = bias.into_iter().map(narrow).collect();
-        let nodes = source.graph()?.node.len();
-        graph::restore(source.graph_mut()?, consumer, &weights, &bias)?;
-        let added = source.graph()?.node.len() - nodes;
-        for c in &mut channels {
-            for place in c.depthwise.iter_mut().chain([&mut c.producer, &mut c.consumer]) {
-                *place += if *place > consumer { added } else { 0 };
-            }
+    let pruned = || channels.iter().zip(kept).filter(|(channels, kept)| kept.len() < channels.width);
+    let Some(first) = pruned().map(|(channels, _)| channels.consumer).min() else { return Ok(()) };
+    let graph = Graph::of(float.graph()?);
+    let mut layers = graph.layers(first);
+    layers.retain(|layer| layer.depth <= MOST_DEPTH);
+    let matrix = |layer: &Layer| graph.matrix(&graph.proto.node[layer.node]).ok_or_else(lost);
+    let weights = layers.iter().map(matrix).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = layers.iter().map(|layer| graph.proto.node[layer.node].name.clone()).collect();
+    // What each layer is to give, before its bias, residual connection included.
+    let mut wanted: Vec<Vec<Array2<f32>>> = vec![Vec::new(); layers.len()];
+    run(float, of, &layers, &mut |index, _, rows| {
+        let Some(mut y) = product(&rows.inputs, &weights[index]) else { return };
+        if let Some(added) = rows.added.filter(|added| added.dim() == y.dim()) {
+            y += &added;
         }
+        wanted[index].push(y);
+    })?;
+    let mut more = 0;
+    for (index, mut layer) in layers.into_iter().enumerate() {
+        progress(&format!("pruning: restoring {:?}", names[index]));
+        // Outputs may be gone too.
+        let own = pruned().find(|(channels, _)| channels.producer == layer.node);
+        let outputs = own.map_or_else(|| (0..weights[index].outputs).collect(), |(_, kept)| kept.clone());
+        layer.node += more;
+        let node = layer.node;
+        let depth = {
+            let graph = Graph::of(source.graph()?);
+            graph.matrix(&graph.proto.node[node]).ok_or_else(lost)?.depth
+        };
+        let mut sums = Sums::new(depth, outputs.len());
+        run(source, of, &[layer], &mut |_, run, rows| {
+            let Some(y) = wanted[index].get(run) else { return };
+            let mut y = y.select(Axis(1), &outputs);
+            if let Some(added) = rows.added.filter(|added| added.dim() == y.dim()) {
+                y -= &added;
+            }
+            add(&mut sums, &rows.inputs, &y);
+        })?;
+        more += fit(source, node, &sums)?;
     }
     Ok(())
 }

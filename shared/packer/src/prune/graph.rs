@@ -52,6 +52,23 @@ pub(super) struct Channels {
     slices: Vec<Slice>,
 }
 
+/// A node whose weights can be fitted.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub(super) node: usize,
+    /// How many inputs it sums over.
+    pub(super) depth: usize,
+    pub(super) residual: Option<Residual>,
+}
+
+/// What a residual connection adds to a layer's output.
+#[derive(Clone, Debug)]
+pub(super) struct Residual {
+    pub(super) value: String,
+    /// What the output is multiplied with before, for each channel.
+    pub(super) norm: Option<Vec<f32>>,
+}
+
 /// The weight of a convolution or a product as `[outputs, depth]`.
 pub(super) struct Matrix {
     pub(super) outputs: usize,
@@ -184,17 +201,12 @@ impl<'a> Graph<'a> {
         // Places of an image that was flattened are counted by the consumer's depth.
         let mut flat = from_right == 1;
         loop {
-            if self.reads.get(value) != Some(&1) {
-                return None;
-            }
-            let next = self.proto.node.iter().position(|n| n.input.iter().any(|i| i == value))?;
-            let reader = &self.proto.node[next];
-            if let Some((depth, each, slice)) = self.consumed(reader, value, width, flat) {
+            let (next, reader) = self.reader(value)?;
+            if let Some((each, slice)) = self.consumed(reader, value, width, flat) {
                 slices.push(slice);
-                let name = if node.name.is_empty() { value.to_owned() } else { node.name.clone() };
-                debug_assert_eq!(depth, width * each);
+                let name = if node.name.is_empty() { &node.output[0] } else { &node.name };
                 return Some(Channels {
-                    name,
+                    name: name.clone(),
                     width,
                     producer: index,
                     depthwise,
@@ -237,7 +249,7 @@ impl<'a> Graph<'a> {
         if Graph::has(node, 2) {
             slices.extend(self.along(node, 2, width, 1)?);
         }
-        Some((width, slices, from_right))
+        (width > 0).then_some((width, slices, from_right))
     }
 
     /// How operand `slot`, a constant, goes along with channels on the axis `from_right`: `None` where it cannot.
@@ -257,38 +269,93 @@ impl<'a> Graph<'a> {
         fits.then(|| Some(Slice { tensor: node.input[slot].clone(), axis, each: 1 }))
     }
 
-    /// What a consumer sums over, how much of it for each channel, and its weight.
+    /// What a consumer sums over for each channel, and its weight.
     fn consumed(
         &self,
         node: &pb::NodeProto,
         value: &str,
         width: usize,
         flat: bool,
-    ) -> Option<(usize, usize, Slice)> {
-        let first = node.input.first().is_some_and(|i| i == value) && Graph::is_plain(node);
-        let shape = self.own(node, 1).filter(|_| first && node.output.len() == 1)?;
-        let slice = |axis, each| Slice { tensor: node.input[1].clone(), axis, each };
-        let of_matrix = |depth: usize, axis| {
-            let each = depth / width;
-            (flat && depth == width * each).then(|| (depth, each, slice(axis, each)))
-        };
-        match (node.op_type.as_str(), shape.as_slice()) {
-            ("Conv", [_, channels, kernel @ ..])
-                if !flat && *channels == width && integer(node, "group", 1) == 1 =>
-            {
-                let taps = kernel.iter().product();
-                Some((width * taps, taps, slice(1, 1)))
-            }
-            ("Gemm", [k, n])
+    ) -> Option<(usize, Slice)> {
+        let (shape, axis) = self.fitted(node).filter(|_| node.input[0] == value)?;
+        let slice = |each| Slice { tensor: node.input[1].clone(), axis, each };
+        if node.op_type == "Conv" {
+            let taps = shape[2..].iter().product();
+            return (!flat && shape[1] == width).then(|| (taps, slice(1)));
+        }
+        let each = shape[axis] / width;
+        (flat && shape[axis] == width * each).then(|| (each, slice(each)))
+    }
+
+    /// The extents of the weight of a convolution of one group or of a product, and the axis that is summed over, where it
+    /// can be fitted: nobody else reads the weight, and something can be added to the bias.
+    fn fitted(&self, node: &pb::NodeProto) -> Option<(Vec<usize>, usize)> {
+        let shape = self.own(node, 1).filter(|_| Graph::is_plain(node) && node.output.len() == 1)?;
+        let axis = match (node.op_type.as_str(), shape.as_slice()) {
+            ("Conv", [_, _, ..]) if integer(node, "group", 1) == 1 => 1,
+            ("Gemm", [_, _])
                 if integer(node, "transA", 0) == 0 && is_one(node, "alpha") && is_one(node, "beta") =>
             {
-                match integer(node, "transB", 0) {
-                    0 => of_matrix(*k, 0),
-                    _ => of_matrix(*n, 1),
-                }
+                usize::from(integer(node, "transB", 0) != 0)
             }
-            ("MatMul", [k, _]) => of_matrix(*k, 0),
-            _ => None,
+            ("MatMul", [_, _]) => 0,
+            _ => return None,
+        };
+        self.has_simple_bias(node).then_some((shape, axis))
+    }
+
+    /// Whether the bias of a consumer, if any, is one value for each output or for all.
+    fn has_simple_bias(&self, node: &pb::NodeProto) -> bool {
+        if node.op_type == "MatMul" || !Graph::has(node, 2) {
+            return true;
+        }
+        let Some(shape) = self.constant(node, 2) else { return false };
+        let values: usize = shape.iter().product();
+        values == 1 || shape.last() == Some(&values)
+    }
+
+    /// All nodes from `first` on whose weights can be fitted, in the order of the graph.
+    pub(super) fn layers(&self, first: usize) -> Vec<Layer> {
+        let nodes = self.proto.node.iter().enumerate().skip(first);
+        let layer = |(index, node)| {
+            let (shape, axis) = self.fitted(node)?;
+            let depth = if axis == 1 { shape[1..].iter().product() } else { shape[axis] };
+            Some(Layer { node: index, depth, residual: self.residual(node) })
+        };
+        nodes.filter_map(layer).collect()
+    }
+
+    /// The only reader of `value`.
+    fn reader(&self, value: &str) -> Option<(usize, &'a pb::NodeProto)> {
+        let readers = || self.proto.node.iter().enumerate();
+        let found = || readers().find(|(_, node)| node.input.iter().any(|i| i == value));
+        (self.reads.get(value) == Some(&1)).then(found).flatten()
+    }
+
+    /// What is added to the output of `node`, behind a norm perhaps.
+    fn residual(&self, node: &pb::NodeProto) -> Option<Residual> {
+        let mut value = node.output.first()?.as_str();
+        let mut norm: Option<Vec<f32>> = None;
+        loop {
+            let (_, reader) = self.reader(value)?;
+            let first = reader.input.first().is_some_and(|i| i == value);
+            match reader.op_type.as_str() {
+                "BatchNormalization" if first && norm.is_none() => {
+                    let of = |slot: usize| floats(self.constants.get(reader.input.get(slot)?.as_str())?);
+                    let epsilon = reader.attribute.iter().find(|a| a.name == "epsilon").map_or(1e-5, |a| a.f);
+                    let scale = |(g, v): (f32, f32)| g / (v + epsilon).sqrt();
+                    norm = Some(of(1)?.into_iter().zip(of(4)?).map(scale).collect());
+                }
+                "Add" if reader.input.len() == 2 => {
+                    let other = &reader.input[usize::from(first)];
+                    if !self.constants.contains_key(other.as_str()) {
+                        return Some(Residual { value: other.clone(), norm });
+                    }
+                }
+                "Identity" => {}
+                _ => return None,
+            }
+            value = reader.output.first()?.as_str();
         }
     }
 
@@ -454,16 +521,6 @@ pub(super) fn restore(
     inputs.truncate(2);
     inputs.push(name);
     Ok(())
-}
-
-/// Whether the bias of a consumer, if any, is one value for each output or for all, so that something can be added to it.
-pub(super) fn has_simple_bias(graph: &Graph<'_>, node: &pb::NodeProto) -> bool {
-    if node.op_type == "MatMul" || !Graph::has(node, 2) {
-        return true;
-    }
-    let Some(shape) = graph.constant(node, 2) else { return false };
-    let values: usize = shape.iter().product();
-    values == 1 || shape.last() == Some(&values)
 }
 
 /// The values `names` are the graph's outputs, and no others.

@@ -48,6 +48,19 @@ impl Sums {
         add(&mut self.products, products);
     }
 
+    /// Those of some of the inputs.
+    pub(super) fn only(&self, inputs: &[usize]) -> Sums {
+        let of = |row: &[f64]| inputs.iter().map(|i| row[*i]).collect::<Vec<f64>>();
+        Sums {
+            n: inputs.len(),
+            rows: self.rows,
+            inputs: of(&self.inputs),
+            squares: inputs.iter().flat_map(|i| of(&self.squares[i * self.n..(i + 1) * self.n])).collect(),
+            outputs: self.outputs.clone(),
+            products: self.products.chunks_exact(self.n).flat_map(of).collect(),
+        }
+    }
+
     /// `H`, drawn to its diagonal, for each row that was seen.
     pub(super) fn moments(&self) -> Vec<f64> {
         let n = self.n;
