@@ -1,6 +1,6 @@
 //! What `pack` is told of accuracy: data, metric, bounds; and the report of what compression cost.
 
-use crate::npz;
+use crate::folder::{self, Described};
 use crate::report::bytes;
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 #[command(next_help_heading = "Accuracy")]
 pub(crate) struct CompressionArgs {
     /// Round weights so that outputs change least on these samples: an npz file with the model's inputs, of each of which
-    /// the first axis numbers the samples. Not those of --eval.
-    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, env = "GLOWPLUG_CALIBRATE")]
+    /// the first axis numbers the samples; or a folder of raw files, for the pipeline in --manifest. Not those of --eval.
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, env = "GLOWPLUG_CALIBRATE")]
     pub(crate) calibrate: Option<PathBuf>,
     /// Remove whole channels, until this part of all multiply-adds is gone: 25%, or 0.25. The weights behind them are re-solved
     /// so that outputs change least on the samples of --calibrate. Convolutions and layers that nothing else reads.
@@ -24,8 +24,8 @@ pub(crate) struct CompressionArgs {
     #[arg(long, requires = "prune")]
     no_restore: bool,
     /// Measure the pack's accuracy on these samples: as for --calibrate, and what is right for each as `label` (i64),
-    /// `target` (f32) or `text`, as the metric wants it.
-    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, requires = "metric", env = "GLOWPLUG_EVAL")]
+    /// `target` (f32) or `text`, as the metric wants it. Of a folder, the folders in it are the labels.
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, requires = "metric", env = "GLOWPLUG_EVAL")]
     eval: Option<PathBuf>,
     /// top1, cer, auc or r2 against what is right; cosine, agreement or max-abs against the f32 model. Of the
     /// first output, or of another as NAME:OUTPUT.
@@ -68,9 +68,9 @@ impl Data {
 }
 
 impl CompressionArgs {
-    /// Errors: a file that is no dataset, with its path.
-    pub(crate) fn read(&self) -> Result<Data> {
-        let read = |path: &PathBuf| npz::read_dataset(path);
+    /// `model` describes the model, for folders of raw files. Errors: what is no dataset, with its path; those of `model`.
+    pub(crate) fn read(&self, model: impl Fn() -> Result<Described>) -> Result<Data> {
+        let read = |path: &PathBuf| folder::dataset(path, &model);
         let calibration = self.calibrate.as_ref().map(read).transpose().context("--calibrate")?;
         let evaluation = self.eval.as_ref().map(read).transpose().context("--eval")?;
         let evaluation = evaluation.zip(self.metric.clone());
