@@ -16,11 +16,11 @@ pub(crate) struct CompressionArgs {
     /// the first axis numbers the samples; or a folder of raw files, for the pipeline in --manifest. Not those of --eval.
     #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, env = "GLOWPLUG_CALIBRATE")]
     pub(crate) calibrate: Option<PathBuf>,
-    /// Remove whole channels, until this part of all multiply-adds is gone: 25%, or 0.25. The weights behind them are re-solved
-    /// so that outputs change least on the samples of --calibrate. Convolutions and layers that nothing else reads.
+    /// Remove whole channels, until this part of all multiply-adds is gone: 25%, or 0.25. Those go that outputs miss least on the
+    /// samples of --calibrate, and all weights behind them are re-solved on these.
     #[arg(long, value_name = "PART", requires = "calibrate", value_parser = part_of)]
     prune: Option<f64>,
-    /// Leave the weights behind removed channels as they are.
+    /// Leave the weights behind removed channels as they are: nothing is re-solved.
     #[arg(long, requires = "prune")]
     no_restore: bool,
     /// Measure the pack's accuracy on these samples: as for --calibrate, and what is right for each as `label` (i64),

@@ -23,7 +23,7 @@ def weights(random):
     for block in "12":
         w |= {f"expand{block}.w": normal(WIDTH, 16), f"expand{block}.b": normal(WIDTH) / 8, f"project{block}.w": normal(16, WIDTH) * 2}
         weak = random.permutation(WIDTH)[:WEAK]
-        w[f"project{block}.w"][:, weak] /= 8
+        w[f"project{block}.w"][:, weak] /= 128
         w[f"weak{block}"] = weak
     w["project2.b"] = normal(16)
     return {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in w.items()}
