@@ -830,18 +830,36 @@ mod tests {
             constant("w1", &[16, 16, 1, 1], &noise(256, 1)),
             constant("w2", &[16, 16, 1, 1], &noise(256, 2)),
             constant("w3", &[4, 16, 1, 1], &noise(64, 3)),
+            constant("half", &[16, 8, 1, 1], &noise(128, 4)),
         ];
-        // A residual connection around the second convolution: neither the first nor the second can lose channels.
-        let nodes = vec![
-            node("Conv", &["x", "w1"], "a", vec![]),
-            node("Conv", &["a", "w2"], "b", vec![]),
-            node("Add", &["a", "b"], "c", vec![]),
-            node("Conv", &["c", "w3"], "y", vec![]),
-        ];
-        let model = source(nodes, constants, &[1, 16, 4, 4]);
-        let e = pruned(&model, &data(&[4, 16, 4, 4], 1), 0.2, true).err().unwrap();
-        assert_eq!(e.kind(), ErrorKind::Unsupported);
-        assert!(e.to_string().starts_with("no channels of this model can be pruned"), "{e}");
+        let conv = |inputs: [&str; 2], output: &str| node("Conv", &inputs, output, vec![]);
+        let grouped =
+            |input: &str, output: &str| node("Conv", &[input, "half"], output, vec![integers("group", &[2])]);
+        for (what, nodes) in [
+            (
+                "a residual connection around the second convolution",
+                vec![
+                    conv(["x", "w1"], "a"),
+                    conv(["a", "w2"], "b"),
+                    node("Add", &["a", "b"], "c", vec![]),
+                    conv(["c", "w3"], "y"),
+                ],
+            ),
+            ("a grouped consumer", vec![conv(["x", "w1"], "a"), grouped("a", "y")]),
+            ("a grouped producer", vec![grouped("x", "a"), conv(["a", "w3"], "y")]),
+            ("two readers of a weight", vec![conv(["x", "w1"], "a"), conv(["a", "w1"], "y")]),
+            (
+                "an operator across channels",
+                vec![conv(["x", "w1"], "a"), node("Softmax", &["a"], "b", vec![]), conv(["b", "w3"], "y")],
+            ),
+            // The last one reads nothing that is pruned, and the output is the model's.
+            ("the output", vec![conv(["x", "w1"], "y"), conv(["y", "w3"], "z")]),
+        ] {
+            let model = source(nodes, constants.clone(), &[1, 16, 4, 4]);
+            let e = pruned(&model, &data(&[4, 16, 4, 4], 1), 0.2, true).err().expect(what);
+            assert_eq!(e.kind(), ErrorKind::Unsupported, "{what}");
+            assert!(e.to_string().starts_with("no channels of this model can be pruned"), "{what}: {e}");
+        }
     }
 
     #[test]
