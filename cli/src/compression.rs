@@ -1,10 +1,10 @@
 //! What `pack` is told of accuracy: data, metric, bounds; and the report of what compression cost.
 
-use crate::npz;
+use crate::folder::{self, Described};
 use crate::report::bytes;
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_packer::{Accuracy, CompressionReport, Contract, Dataset, Metric, Report};
+use glowplug_packer::{Accuracy, CompressionReport, Contract, Dataset, Metric, Prune, PruneReport, Report};
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,19 @@ use std::path::{Path, PathBuf};
 #[command(next_help_heading = "Accuracy")]
 pub(crate) struct CompressionArgs {
     /// Round weights so that outputs change least on these samples: an npz file with the model's inputs, of each of which
-    /// the first axis numbers the samples. Not those of --eval.
-    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, env = "GLOWPLUG_CALIBRATE")]
+    /// the first axis numbers the samples; or a folder of raw files, for the pipeline in --manifest. Not those of --eval.
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, env = "GLOWPLUG_CALIBRATE")]
     pub(crate) calibrate: Option<PathBuf>,
+    /// Remove whole channels, until this part of all multiply-adds is gone: 25%, or 0.25. Those go that outputs miss least on the
+    /// samples of --calibrate, and all weights behind them are re-solved on these.
+    #[arg(long, value_name = "PART", requires = "calibrate", value_parser = part_of)]
+    prune: Option<f64>,
+    /// Leave the weights behind removed channels as they are: nothing is re-solved.
+    #[arg(long, requires = "prune")]
+    no_restore: bool,
     /// Measure the pack's accuracy on these samples: as for --calibrate, and what is right for each as `label` (i64),
-    /// `target` (f32) or `text`, as the metric wants it.
-    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, requires = "metric", env = "GLOWPLUG_EVAL")]
+    /// `target` (f32) or `text`, as the metric wants it. Of a folder, the folders in it are the labels.
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, requires = "metric", env = "GLOWPLUG_EVAL")]
     eval: Option<PathBuf>,
     /// top1, cer, auc or r2 against what is right; cosine, agreement or max-abs against the f32 model. Of the
     /// first output, or of another as NAME:OUTPUT.
@@ -39,6 +46,7 @@ pub(crate) struct CompressionArgs {
 /// The data that the arguments name.
 pub(crate) struct Data {
     pub(crate) calibration: Option<Dataset>,
+    pub(crate) prune: Option<Prune>,
     evaluation: Option<(Dataset, Metric)>,
     max_drop: Option<f64>,
     max_bytes: Option<u64>,
@@ -47,7 +55,7 @@ pub(crate) struct Data {
 impl Data {
     /// No data, no contract.
     pub(crate) const NONE: Data =
-        Data { calibration: None, evaluation: None, max_drop: None, max_bytes: None };
+        Data { calibration: None, prune: None, evaluation: None, max_drop: None, max_bytes: None };
 
     pub(crate) fn contract(&self) -> Contract<'_> {
         let accuracy = self.evaluation.as_ref().map(|(data, metric)| Accuracy {
@@ -60,13 +68,14 @@ impl Data {
 }
 
 impl CompressionArgs {
-    /// Errors: a file that is no dataset, with its path.
-    pub(crate) fn read(&self) -> Result<Data> {
-        let read = |path: &PathBuf| npz::read_dataset(path);
+    /// `model` describes the model, for folders of raw files. Errors: what is no dataset, with its path; those of `model`.
+    pub(crate) fn read(&self, model: impl Fn() -> Result<Described>) -> Result<Data> {
+        let read = |path: &PathBuf| folder::dataset(path, &model);
         let calibration = self.calibrate.as_ref().map(read).transpose().context("--calibrate")?;
         let evaluation = self.eval.as_ref().map(read).transpose().context("--eval")?;
         let evaluation = evaluation.zip(self.metric.clone());
-        Ok(Data { calibration, evaluation, max_drop: self.max_drop, max_bytes: self.max_bytes })
+        let prune = self.prune.map(|macs| Prune { macs, restore: !self.no_restore });
+        Ok(Data { calibration, prune, evaluation, max_drop: self.max_drop, max_bytes: self.max_bytes })
     }
 
     /// Writes the report, where one is wanted.
@@ -91,6 +100,13 @@ fn drop_of(text: &str) -> Result<f64, String> {
     found.map(|n| n * unit).ok_or_else(|| format!("{text:?}: expected points as 0.5pt, or a number as 0.005"))
 }
 
+/// `25%` as 0.25, `0.25` as itself.
+fn part_of(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
+    let found = number.trim().parse::<f64>().ok().map(|n| n * unit).filter(|n| *n > 0.0 && *n < 1.0);
+    found.ok_or_else(|| format!("{text:?}: expected a part as 25% or 0.25, above 0 and below 1"))
+}
+
 /// `8MB` as 8,000,000.
 fn bytes_of(text: &str) -> Result<u64, String> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1000), ("KB", 1000)];
@@ -113,7 +129,10 @@ fn bytes_of(text: &str) -> Result<u64, String> {
 /// The lines of a report that people read first.
 pub(crate) fn told(f: &mut fmt::Formatter<'_>, compression: &CompressionReport) -> fmt::Result {
     if let Some(data) = &compression.calibration {
-        writeln!(f, "  rounded by {} samples of calibration", data.samples)?;
+        writeln!(f, "  calibrated on {} samples", data.samples)?;
+    }
+    if let Some(p) = &compression.pruning {
+        writeln!(f, "  {} by pruning {} layers{}", saved(p), p.layers.len(), scores(p))?;
     }
     if let Some(a) = &compression.accuracy {
         let bound = a.max_drop.map(|most| format!(", of at most {most}")).unwrap_or_default();
@@ -128,6 +147,21 @@ pub(crate) fn told(f: &mut fmt::Formatter<'_>, compression: &CompressionReport) 
         writeln!(f, "  the smallest of {} packs that were tried", compression.front.len())?;
     }
     Ok(())
+}
+
+/// Multiply-adds before and after.
+fn saved(p: &PruneReport) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "per cent to a digit")]
+    let part = 100.0 * (1.0 - p.macs_after as f64 / p.macs_before.max(1) as f64);
+    let short = |n: u64| if n < 10_000_000 { format!("{n}") } else { format!("{} million", n / 1_000_000) };
+    format!("{part:.1} % fewer multiply-adds ({} -> {})", short(p.macs_before), short(p.macs_after))
+}
+
+/// What the metric says of it.
+fn scores(p: &PruneReport) -> String {
+    let without = p.score_without_restoring.map(|score| format!(", {score} without restoring"));
+    let score = p.score.map(|score| format!(": {score} in f32{}", without.unwrap_or_default()));
+    score.unwrap_or_default()
 }
 
 fn markdown(report: &Report, compression: &CompressionReport, drawing: Option<&Path>) -> Result<String> {
@@ -150,6 +184,15 @@ fn markdown(report: &Report, compression: &CompressionReport, drawing: Option<&P
             "| {} | {before} | {after} | {drop:.5} | {most} | {} | `{}` |\n",
             a.metric, data.samples, data.digest
         )?;
+    }
+    if let Some(p) = &compression.pruning {
+        let how = if p.restored { "Weights behind them were re-solved" } else { "No weights were re-solved" };
+        writeln!(text, "## Pruned channels\n\n{}{}. {how}.\n", saved(p), scores(p))?;
+        writeln!(text, "| layer | channels | left |\n|---|--:|--:|")?;
+        for layer in &p.layers {
+            writeln!(text, "| {} | {} | {} |", layer.name, layer.before, layer.after)?;
+        }
+        writeln!(text)?;
     }
     if !compression.front.is_empty() {
         writeln!(text, "## Packs that were tried\n")?;
@@ -255,6 +298,14 @@ mod tests {
         }
         for text in ["", "-1", "pt", "NaN", "1%"] {
             assert!(drop_of(text).is_err() && bytes_of(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_are_per_cent_or_below_1() {
+        assert_eq!((part_of("25%"), part_of("0.4")), (Ok(0.25), Ok(0.4)));
+        for text in ["0", "1", "100%", "-5%", "NaN", "25", "x"] {
+            assert!(part_of(text).is_err(), "{text}");
         }
     }
 

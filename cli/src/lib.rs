@@ -6,6 +6,7 @@
 pub mod cloud;
 mod commands;
 mod compression;
+mod folder;
 pub mod npz;
 mod progress;
 mod report;

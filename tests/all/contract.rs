@@ -196,3 +196,84 @@ fn data_that_do_not_fit_are_told() -> Result<()> {
     }
     Ok(())
 }
+
+/// The digits that ONNX Runtime answered for, each in the folder of its label, and the first in a wrong one too; how many it is
+/// right about, of how many.
+fn digits(folder: &Folder) -> Result<(String, f64, f64)> {
+    let digits: Value = serde_json::from_slice(&std::fs::read(repo("tests/data/digits/digits.json"))?)?;
+    let digits = digits["digits"].as_array().context("no digits")?;
+    for digit in digits {
+        let (file, label) = (digit["file"].as_str().context("no file")?, &digit["label"]);
+        let class = folder.path("digits").join(label.to_string());
+        std::fs::create_dir_all(&class)?;
+        std::fs::copy(repo("tests/data/digits").join(file), class.join(file))?;
+    }
+    let right = digits.iter().filter(|digit| digit["label"] == digit["top1"]).count();
+    let first = digits[0]["file"].as_str().context("no file")?;
+    std::fs::copy(repo("tests/data/digits").join(first), folder.path("digits/9").join(first))?;
+    Ok((folder.text("digits"), right as f64, digits.len() as f64 + 1.0))
+}
+
+#[test]
+fn samples_may_be_raw_files_in_folders_of_their_classes() -> Result<()> {
+    let folder = Folder::new()?;
+    let (data, right, all) = digits(&folder)?;
+    let (output, other) = (folder.text("m.glow"), folder.text("f32.glow"));
+    let manifest = repo("tests/data/models/mnist-cnn.toml").display().to_string();
+    let measured = ["--eval", &data, "--metric", "top1", "--json"];
+    let args = ["--manifest", &manifest, "--weights", "int8", "--calibrate", &data];
+    let found = glowplug_ok(&[&folder.pack(&output, &args)[..], &measured].concat())?;
+    let found: Value = serde_json::from_str(&found)?;
+    let compression = &found["compression"];
+    let before = compression["accuracy"]["before"].as_f64().context("no score")?;
+    ensure!((before - right / all).abs() < 1e-9, "{before}, wanted {right} of {all}");
+    ensure!(compression["calibration"]["samples"] == all, "{compression}");
+    // Packs know their pipelines.
+    glowplug_ok(&folder.pack(&other, &["--manifest", &manifest]))?;
+    let compared = glowplug_ok(&[&["compare", &other, &output, "--runs", "1"], &measured[..]].concat())?;
+    let compared: Value = serde_json::from_str(&compared)?;
+    ensure!(compared["samples"] == all && compared["packs"][0]["score"] == before, "{compared}");
+
+    // The labels are the model's: other folders are none of them.
+    let put = |name: &str, bytes: &[u8]| -> Result<()> {
+        let path = folder.path(name);
+        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        Ok(std::fs::write(path, bytes)?)
+    };
+    let image = std::fs::read(repo("tests/data/digits/00-0.png"))?;
+    put("flat/00.png", &image)?;
+    put("classes/ten/00.png", &image)?;
+    put("mixed/0/00.png", &image)?;
+    put("mixed/00.png", &image)?;
+    put("broken/0/00.png", b"no image")?;
+    std::fs::create_dir(folder.path("empty"))?;
+    let none = folder.text("none.glow");
+    let [flat, classes, mixed, broken, empty] =
+        ["flat", "classes", "mixed", "broken", "empty"].map(|n| folder.text(n));
+    for (args, parts) in [
+        (vec!["--manifest", &manifest, "--eval", &flat, "--metric", "top1"], vec!["needs a member \"label"]),
+        (
+            vec!["--manifest", &manifest, "--eval", &classes, "--metric", "top1"],
+            vec!["ten is no label of the model, which has 0, 1, 2"],
+        ),
+        (vec!["--manifest", &manifest, "--calibrate", &mixed], vec!["00.png lies beside folders of classes"]),
+        (vec!["--manifest", &manifest, "--calibrate", &broken], vec!["--calibrate", "00.png", "image"]),
+        (vec!["--manifest", &manifest, "--calibrate", &empty], vec!["empty holds no files"]),
+        (vec!["--calibrate", &data], vec!["needs a pipeline in the model's manifest (--manifest)"]),
+    ] {
+        let weights = ["--weights", "int8"];
+        let e = glowplug_fails(2, &[&folder.pack(&none, &args)[..], &weights].concat())?;
+        for part in parts {
+            ensure!(e.contains(part), "{args:?}: {e:?} does not say {part:?}");
+        }
+        ensure!(!folder.path("none.glow").exists(), "{args:?}: a pack was written");
+    }
+    // Without labels there is only the order of the folders.
+    let bare = std::fs::read_to_string(&manifest)?.replace("labels = \"mnist-cnn.labels.txt\"", "");
+    std::fs::write(folder.path("bare.toml"), bare)?;
+    let bare = folder.text("bare.toml");
+    let args = ["--manifest", &bare, "--eval", &data, "--metric", "top1", "--json"];
+    let found: Value = serde_json::from_str(&glowplug_ok(&folder.pack(&output, &args))?)?;
+    ensure!(found["compression"]["accuracy"]["before"] == before, "{found}");
+    Ok(())
+}

@@ -18,6 +18,8 @@ mod goldens;
 mod ops;
 /// The portable graph where no tuned plan fits.
 mod portable;
+/// Pruned models through the command, against ONNX Runtime with models cut by numpy.
+mod pruned;
 /// Weights in fewer bits through the command, against ONNX Runtime with weights rounded alike.
 mod quantized;
 /// `publish` into S3, and `dev`.

@@ -23,6 +23,7 @@ from files import DATA, Files
 from mnist import held_out
 from ops import ops
 from pipelines import pipelines
+from pruned import pruned
 from quantized import quantized
 
 VENDORED = DATA / "models"
@@ -212,6 +213,7 @@ def main():
     tokenizer_small(files)
     ops(files, run)
     quantized(files, run)
+    pruned(files, run)
     if files.differences:
         sys.exit("differs from tests/data: " + ", ".join(files.differences))
     print(f"{files.count} files {'compared, all the same' if arguments.check else 'written'}")

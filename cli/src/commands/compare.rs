@@ -2,7 +2,7 @@
 
 use super::ComputeArgs;
 use super::bench::{self, Measured};
-use crate::npz;
+use crate::folder;
 use crate::report::{Table, bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
@@ -11,7 +11,7 @@ use glowplug_predict::{Model, Timings};
 use glowplug_processing::v2::NamedTensor;
 use serde::Serialize;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Compare packs side by side: size, load, first and warm runs, memory, and with --eval accuracy.
@@ -24,7 +24,7 @@ pub(crate) struct CompareArgs {
     #[arg(value_name = "PACK", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     packs: Vec<PathBuf>,
     /// Samples with the model's inputs, and what is right for each, as `glowplug pack --eval` takes them.
-    #[arg(long, value_name = "DATA.npz", value_hint = ValueHint::FilePath, requires = "metric", env = "GLOWPLUG_EVAL")]
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, requires = "metric", env = "GLOWPLUG_EVAL")]
     eval: Option<PathBuf>,
     /// top1, cer, auc, r2, cosine, agreement or max-abs, of the first output or of another as NAME:OUTPUT.
     #[arg(long, value_name = "METRIC", requires = "eval", env = "GLOWPLUG_METRIC")]
@@ -61,9 +61,9 @@ struct Row {
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let data = args.eval.as_ref().map(|path| npz::read_dataset(path)).transpose().context("--eval")?;
     let models = args.packs.iter().map(|path| super::open_model(path, args.compute));
     let models = models.collect::<Result<Vec<_>>>()?;
+    let data = args.eval.as_ref().map(|path| read(path, &models)).transpose().context("--eval")?;
     let scores = match data.as_ref().zip(args.metric.as_ref()) {
         Some((data, metric)) => Some(scores(args, &models, data, metric)?),
         None => None,
@@ -80,6 +80,16 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
     let metric = args.metric.as_ref().map(ToString::to_string);
     print(&Comparison { metric, samples: data.as_ref().map(Dataset::samples), packs }, args.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The samples at `path`; raw files as the first model takes them.
+fn read(path: &Path, models: &[Model]) -> Result<Dataset> {
+    folder::dataset(path, || {
+        let model = models.first().context("no pack")?;
+        let names = model.manifest().assets.keys();
+        let asset = |name: &String| Ok((name.clone(), model.asset(name)?.unwrap_or_default().to_vec()));
+        Ok((model.manifest().clone(), names.map(asset).collect::<Result<_>>()?))
+    })
 }
 
 /// The metric of each model.

@@ -1,6 +1,7 @@
 //! `glowplug pack`: an ONNX model into a verified pack.
 
 use crate::compression::{self, CompressionArgs};
+use crate::folder::Described;
 use crate::report::{bytes, print};
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
@@ -93,9 +94,12 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
 /// process of its own.
 fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packed> {
     let [first, others @ ..] = args.targets.as_slice() else { anyhow::bail!("no --target") };
-    let data = args.compression.read()?;
+    let data = args.compression.read(|| describe(args))?;
     if !others.is_empty() && args.weights == Weights::Auto {
         anyhow::bail!("--weights auto takes one --target: what it chooses is measured on this CPU");
+    }
+    if !others.is_empty() && data.prune.is_some() {
+        anyhow::bail!("--prune takes one --target: what it chooses is measured on this CPU");
     }
     let mut packed = pack_file(
         &args.model,
@@ -148,6 +152,19 @@ pub(crate) struct How<'a> {
     pub(crate) data: &'a compression::Data,
 }
 
+/// What the model says of itself, for whoever makes tensors of raw files before there is a pack.
+fn describe(args: &PackArgs) -> Result<Described> {
+    let how = How {
+        target: Target::Common,
+        weights: Weights::F32,
+        entropy: false,
+        compute: Compute::F32,
+        data: &compression::Data::NONE,
+    };
+    let (onnx, manifest, inputs) = (&args.model, args.manifest.as_deref(), args.inputs.clone());
+    with_model(onnx, manifest, inputs, &how, &|_, _| (), glowplug_packer::describe)
+}
+
 /// A pack of the model in `onnx`.
 pub(crate) fn pack_file(
     onnx: &Path,
@@ -156,6 +173,26 @@ pub(crate) fn pack_file(
     how: &How<'_>,
     progress: &dyn Fn(Stage, &str),
 ) -> Result<Packed> {
+    let packed = with_model(onnx, manifest, inputs, how, progress, glowplug_packer::pack)?;
+    // The packer knows no pipelines: a manifest whose steps contradict the model is found here, not in a function.
+    if how.target.runs_here() {
+        let opened = glowplug_store::open_bytes(&packed.bytes)?;
+        Model::open(opened, &ModelOptions::default())
+            .and_then(|model| model.check_pipelines())
+            .with_context(|| format!("manifest of {}", onnx.display()))?;
+    }
+    Ok(packed)
+}
+
+/// What `then` makes of the model in `onnx`.
+fn with_model<T>(
+    onnx: &Path,
+    manifest: Option<&Path>,
+    inputs: Vec<InputPins>,
+    how: &How<'_>,
+    progress: &dyn Fn(Stage, &str),
+    then: impl FnOnce(&[u8], &mut PackOptions<'_>) -> Result<T, PackerError>,
+) -> Result<T> {
     let model = std::fs::read(onnx).map_err(|e| super::cannot_read(onnx, &e))?;
     let text =
         manifest.map(|m| std::fs::read_to_string(m).map_err(|e| super::cannot_read(m, &e))).transpose()?;
@@ -168,6 +205,7 @@ pub(crate) fn pack_file(
         target: how.target,
         weights: how.weights,
         calibration: how.data.calibration.as_ref(),
+        prune: how.data.prune,
         contract: how.data.contract(),
         entropy: how.entropy,
         compute: how.compute,
@@ -175,15 +213,7 @@ pub(crate) fn pack_file(
         progress: &mut |stage, detail| progress(stage, detail),
         seed: 0,
     };
-    let packed = glowplug_packer::pack(&model, &mut options).with_context(|| onnx.display().to_string())?;
-    // The packer knows no pipelines: a manifest whose steps contradict the model is found here, not in a function.
-    if how.target.runs_here() {
-        let opened = glowplug_store::open_bytes(&packed.bytes)?;
-        Model::open(opened, &ModelOptions::default())
-            .and_then(|model| model.check_pipelines())
-            .with_context(|| format!("manifest of {}", onnx.display()))?;
-    }
-    Ok(packed)
+    then(&model, &mut options).with_context(|| onnx.display().to_string())
 }
 
 /// Writes all of `bytes` or nothing: into a file beside, then renamed.

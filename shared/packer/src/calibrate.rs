@@ -130,7 +130,10 @@ impl Rows {
                 let wide = turned.len() / count.max(1);
                 turned.as_standard_layout().into_owned().into_shape_with_order((count, wide))?
             }
-            Rows::Windows(conv) => return windows(conv, input, run, runs),
+            Rows::Windows(conv) => {
+                let depth = depth_of(conv);
+                return windows(conv, input, run, &|rows| step(rows, depth, runs));
+            }
         };
         let step = step(all.nrows(), all.ncols(), runs);
         let chosen: Vec<usize> = (run % step..all.nrows()).step_by(step).collect();
@@ -144,9 +147,19 @@ fn step(rows: usize, depth: usize, runs: usize) -> usize {
     (rows / wanted).max(1)
 }
 
+/// How many values a filter has.
+fn depth_of(conv: &Conv) -> usize {
+    conv.pool_spec.input_channels * conv.pool_spec.kernel_shape.iter().product::<usize>()
+}
+
 /// Windows of an image of one or two axes, each as `[C, kernel axes]`, which is how filters `O I h w` lie; of filters in
-/// another order, in that order.
-fn windows(conv: &Conv, input: &TValue, run: usize, runs: usize) -> TractResult<Array2<f32>> {
+/// another order, in that order. `step` tells of how many rows one is taken.
+pub(crate) fn windows(
+    conv: &Conv,
+    input: &TValue,
+    run: usize,
+    step: &dyn Fn(usize) -> usize,
+) -> TractResult<Array2<f32>> {
     let shape = conv.pool_spec.data_format.shape(input.shape())?;
     let plain = input.try_as_plain_ram()?;
     let view = plain.to_array_view::<f32>()?;
@@ -157,7 +170,7 @@ fn windows(conv: &Conv, input: &TValue, run: usize, runs: usize) -> TractResult<
     let (c_axis, first) = (shape.c_axis(), shape.h_axis());
     let depth = channels * kernel.iter().product::<usize>();
     let count = n * outs.iter().product::<usize>();
-    let step = step(count, depth, runs);
+    let step = step(count);
     let mut values = Vec::new();
     let mut rows = 0;
     let mut at = vec![0; view.ndim()];

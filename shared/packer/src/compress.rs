@@ -12,6 +12,7 @@ mod choose;
 
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Dataset, Metric, Score};
+use crate::prune::PruneReport;
 use crate::quantize::Rounding;
 use serde::Serialize;
 
@@ -54,6 +55,9 @@ pub struct CompressionReport {
     /// The data that weights were rounded by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<DataReport>,
+    /// What pruning removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<PruneReport>,
     /// What was chosen for each weight that can be encoded.
     pub layers: Vec<LayerReport>,
     /// Every pack that was tried, the smallest first.
@@ -71,6 +75,13 @@ impl CompressionReport {
             told.push(("accuracy".to_owned(), text));
         }
         told.extend(self.calibration.as_ref().map(|d| ("calibration".to_owned(), data(d))));
+        if let Some(p) = &self.pruning {
+            let how = if p.restored { "restored" } else { "not restored" };
+            told.push((
+                "pruned".to_owned(),
+                format!("{} -> {} multiply-adds, {how}", p.macs_before, p.macs_after),
+            ));
+        }
         if self.layers.windows(2).any(|pair| pair[0].rounding != pair[1].rounding) {
             let each = self.layers.iter().map(|layer| format!("{}: {}", layer.name, layer.rounding));
             told.push(("weights chosen".to_owned(), each.collect::<Vec<_>>().join("; ")));

@@ -34,39 +34,68 @@ pub(crate) struct Imported {
     pub(crate) outputs: Vec<pb::ValueInfoProto>,
 }
 
-/// The typed graph of an ONNX file with `pins` applied.
-///
-/// Errors: bytes that are no ONNX model; an operator that tract does not know (with the node's name); a
-/// pin that names no input, or another dtype or extent than the file; an open axis without a pin.
-pub(crate) fn import(onnx_bytes: &[u8], pins: &[InputPin]) -> Result<Imported, PackerError> {
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    let mut proto = parse_proto(&onnx, onnx_bytes)?;
-    let backward = {
+/// An ONNX file, read and rewritten, to be imported at any shapes.
+#[derive(Clone)]
+pub(crate) struct Source {
+    proto: pb::ModelProto,
+    /// Recurrent nodes that run from last to first.
+    backward: Vec<String>,
+}
+
+impl Source {
+    /// Errors: bytes that are no ONNX model; an operator that tract does not know (with the node's name).
+    pub(crate) fn read(onnx_bytes: &[u8]) -> Result<Source, PackerError> {
+        let onnx = importer();
+        let mut proto = parse_proto(&onnx, onnx_bytes)?;
         let graph = proto.graph.as_mut().ok_or_else(not_onnx)?;
         rewrite::rewrite(graph)?;
-        recurrent::name_backward(graph)
-    };
-    let graph = proto.graph.as_ref().ok_or_else(not_onnx)?;
-    check_nodes(&onnx, graph)?;
-    let inputs = ports(graph, pins)?;
-    let model = onnx
-        .model_for_proto_model_with_model_template(&proto, InferenceModel::default())
-        .map_err(|e| PackerError::model("import", &e))?;
-    let mut typed = match analyse_pinned(model.clone(), &inputs) {
-        Ok(typed) => typed,
-        Err(pinned) => {
-            tracing::debug!(error = %format!("{pinned:#}"), "analysis with pinned inputs failed, trying symbols");
-            analyse_symbolic(model.clone(), &inputs).map_err(|symbolic| {
-                PackerError::new(
-                    ErrorKind::Model,
-                    format!("shape analysis: {pinned:#}; with symbols instead of pins: {symbolic:#}"),
-                )
-            })?
-        }
-    };
-    recurrent::turn_backward(&mut typed, &backward)?;
-    let typed = with_plain_outputs(typed).map_err(|e| PackerError::model("import", &e))?;
-    Ok(Imported { inference: model, typed, inputs, outputs: graph.output.clone() })
+        let backward = recurrent::name_backward(graph);
+        check_nodes(&onnx, graph)?;
+        Ok(Source { proto, backward })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(proto: pb::ModelProto) -> Source {
+        Source { proto, backward: Vec::new() }
+    }
+
+    pub(crate) fn graph(&self) -> Result<&pb::GraphProto, PackerError> {
+        self.proto.graph.as_ref().ok_or_else(not_onnx)
+    }
+
+    pub(crate) fn graph_mut(&mut self) -> Result<&mut pb::GraphProto, PackerError> {
+        self.proto.graph.as_mut().ok_or_else(not_onnx)
+    }
+
+    /// The typed graph with `pins` applied.
+    ///
+    /// Errors: a pin that names no input, or another dtype or extent than the file; an open axis without a pin.
+    pub(crate) fn import(&self, pins: &[InputPin]) -> Result<Imported, PackerError> {
+        let graph = self.graph()?;
+        let inputs = ports(graph, pins)?;
+        let model = importer()
+            .model_for_proto_model_with_model_template(&self.proto, InferenceModel::default())
+            .map_err(|e| PackerError::model("import", &e))?;
+        let mut typed = match analyse_pinned(model.clone(), &inputs) {
+            Ok(typed) => typed,
+            Err(pinned) => {
+                tracing::debug!(error = %format!("{pinned:#}"), "analysis with pinned inputs failed, trying symbols");
+                analyse_symbolic(model.clone(), &inputs).map_err(|symbolic| {
+                    PackerError::new(
+                        ErrorKind::Model,
+                        format!("shape analysis: {pinned:#}; with symbols instead of pins: {symbolic:#}"),
+                    )
+                })?
+            }
+        };
+        recurrent::turn_backward(&mut typed, &self.backward)?;
+        let typed = with_plain_outputs(typed).map_err(|e| PackerError::model("import", &e))?;
+        Ok(Imported { inference: model, typed, inputs, outputs: graph.output.clone() })
+    }
+}
+
+fn importer() -> Onnx {
+    tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true)
 }
 
 /// tract computes i64 that come out of a Cast as symbolic extents. Outputs are numbers.
@@ -231,7 +260,7 @@ mod tests {
     #[test]
     fn symbols_are_replaced_by_what_was_pinned() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/models/mnist-cnn.onnx");
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let onnx = importer();
         let proto = parse_proto(&onnx, &std::fs::read(file).unwrap()).unwrap();
         let inputs =
             ports(proto.graph.as_ref().unwrap(), &"image=f32[3,1,28,28]".parse::<InputPins>().unwrap().pins)

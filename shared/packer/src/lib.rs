@@ -1,9 +1,10 @@
 //! From an ONNX model to a verified pack: import, simplify, quantize, plan, write, verify.
 //!
-//! [`pack()`] is all there is to call. What it packs is planned by tract's own passes and loaded again by the
-//! very engine that will run it; a pack whose outputs differ from the model's is refused. Reading order:
-//! `pack` for the stages, `import` for ONNX, `quantize` for weights in fewer bits, `calibrate`, `evaluate` and `compress` for what they may cost, `blocked` for what is planned by our own passes, `batch` for batches image by
-//! image, `encode` for the table of operators, `verify` for the check.
+//! [`pack()`] is all there is to call; [`describe`] tells beforehand what a pack will take and give. What it packs is planned by
+//! tract's own passes and loaded again by the very engine that will run it; a pack whose outputs differ from the model's is refused.
+//! Reading order: `pack` for the stages, `import` for ONNX, `prune` for channels that go, `quantize` for weights in fewer bits,
+//! `calibrate`, `evaluate` and `compress` for what they may cost, `blocked` for what is planned by our own passes, `batch` for
+//! batches image by image, `encode` for the table of operators, `verify` for the check.
 //!
 //! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
 //! that a manifest names are asked for, progress is told to a callback.
@@ -27,6 +28,7 @@ mod pack;
 mod pin;
 mod planned;
 mod portable;
+mod prune;
 mod quantize;
 mod target;
 mod verify;
@@ -37,8 +39,9 @@ pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
 pub use int8::Compute;
 pub use merge::merge;
-pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, pack};
+pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, describe, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
+pub use prune::{Prune, PruneReport, PrunedLayer};
 pub use quantize::Weights;
 pub use target::Target;

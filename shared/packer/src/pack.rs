@@ -6,13 +6,14 @@ use crate::compress::{CompressionReport, Contract};
 use crate::encode::encode;
 use crate::entropy::EntropyReport;
 use crate::error::{ErrorKind, PackerError};
-use crate::evaluate::Dataset;
-use crate::import::{Imported, Port, import, output_axes};
+use crate::evaluate::{Dataset, bad};
+use crate::import::{Imported, Port, Source, output_axes};
 use crate::int8::{self, Calibration, Compute, Rounded};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
 use crate::portable::{Portable, PortableReport};
+use crate::prune::{Prune, PruneReport, prune};
 use crate::quantize::{Quantizer, Weights};
 use crate::target::Target;
 use crate::verify::{Path, ROUNDS, index_bound, verify, verify_bytes, verify_simplified};
@@ -67,6 +68,8 @@ pub struct PackOptions<'a> {
     pub weights: Weights,
     /// Samples that weights are rounded by, so that the outputs change least; not those that accuracy is measured on.
     pub calibration: Option<&'a Dataset>,
+    /// Whole channels to remove before anything else, by what calibration shows of them.
+    pub prune: Option<Prune>,
     /// What the pack has to keep.
     pub contract: Contract<'a>,
     /// Whether chunks are entropy-coded where that makes them shorter; with [`Weights::Auto`] they are.
@@ -187,26 +190,24 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     options.entropy |= options.weights == Weights::Auto;
     let pins = buckets(&options.inputs)?;
     (options.progress)(Stage::Import, "");
-    let imported = |pins: &Vec<InputPin>| guard("import", || import(onnx_bytes, pins));
-    let mut imported = pins.iter().map(imported).collect::<Result<Vec<_>, _>>()?;
-    let mut outputs = imported.iter().map(output_ports).collect::<Result<Vec<_>, _>>()?;
-    open_where_they_differ(&mut imported.iter_mut().map(|i| &mut i.inputs).collect::<Vec<_>>());
-    open_where_they_differ(&mut outputs.iter_mut().collect::<Vec<_>>());
-    let (Some(first), Some(outputs)) = (imported.first(), outputs.first()) else {
-        return Err(PackerError::new(ErrorKind::Internal, "no shapes to plan for"));
+    let source = guard("import", || Source::read(onnx_bytes))?;
+    let (source, pruned) = match options.prune {
+        None => (source, None),
+        Some(how) => {
+            let (smaller, unpruned) =
+                Unpruned::of(&source, pins.first().map_or(&[], Vec::as_slice), how, options)?;
+            (smaller, Some(unpruned))
+        }
     };
-    let mut parsed = manifest(options.manifest, &options.name, &first.inputs, outputs, options.read_asset)?;
-    if imported.len() > 1 {
-        parsed.manifest.buckets =
-            imported.iter().map(|i| i.inputs.iter().map(Port::shape).collect()).collect();
-    }
-    for (i, input) in first.inputs.iter().enumerate() {
-        let rows = index_bound(&first.typed, i).map(|rows| (option_of_rows(&input.name), rows.to_string()));
-        parsed.manifest.provenance.options.extend(rows);
-    }
+    let imported = |pins: &Vec<InputPin>| guard("import", || source.import(pins));
+    let mut imported = pins.iter().map(imported).collect::<Result<Vec<_>, _>>()?;
+    let parsed = ends(&mut imported, options)?;
+    let Some(first) = imported.first() else { return Err(no_shapes()) };
     (options.progress)(Stage::Simplify, "");
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
+    drop(source);
     let mut file = Writer::new(&imported, &decluttered, parsed, onnx_bytes, options);
+    file.unpruned = pruned;
     let judge = file.compress()?;
     file.stage(Stage::Write, "");
     let mut written = file.write(BTreeMap::new())?;
@@ -230,6 +231,41 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     file.check_contract(&written.bytes)?;
     let report = report(&written, onnx_bytes.len(), errors, &file)?;
     Ok(Packed { bytes: written.bytes, report })
+}
+
+/// What a pack of the model will say of itself before anything is planned, and the files that its manifest names: for whoever
+/// makes tensors of raw data while there is no pack yet. Errors: as [`pack()`] for the file, its inputs and its manifest.
+pub fn describe(
+    onnx_bytes: &[u8],
+    options: &mut PackOptions<'_>,
+) -> Result<(Manifest, BTreeMap<String, Vec<u8>>), PackerError> {
+    let source = guard("import", || Source::read(onnx_bytes))?;
+    let pins = buckets(&options.inputs)?;
+    let imported = pins.iter().map(|pins| guard("import", || source.import(pins)));
+    let parsed = ends(&mut imported.collect::<Result<Vec<_>, _>>()?, options)?;
+    Ok((parsed.manifest, parsed.assets))
+}
+
+fn no_shapes() -> PackerError {
+    PackerError::new(ErrorKind::Internal, "no shapes to plan for")
+}
+
+/// The manifest of a model at all its shapes, whose axes are open where these differ.
+fn ends(imported: &mut [Imported], options: &mut PackOptions<'_>) -> Result<Parsed, PackerError> {
+    let mut outputs = imported.iter().map(output_ports).collect::<Result<Vec<_>, _>>()?;
+    open_where_they_differ(&mut imported.iter_mut().map(|i| &mut i.inputs).collect::<Vec<_>>());
+    open_where_they_differ(&mut outputs.iter_mut().collect::<Vec<_>>());
+    let (Some(first), Some(outputs)) = (imported.first(), outputs.first()) else { return Err(no_shapes()) };
+    let mut parsed = manifest(options.manifest, &options.name, &first.inputs, outputs, options.read_asset)?;
+    if imported.len() > 1 {
+        parsed.manifest.buckets =
+            imported.iter().map(|i| i.inputs.iter().map(Port::shape).collect()).collect();
+    }
+    for (i, input) in first.inputs.iter().enumerate() {
+        let rows = index_bound(&first.typed, i).map(|rows| (option_of_rows(&input.name), rows.to_string()));
+        parsed.manifest.provenance.options.extend(rows);
+    }
+    Ok(parsed)
 }
 
 fn keep_worst(errors: &mut BTreeMap<String, f64>, found: BTreeMap<String, f64>) {
@@ -391,6 +427,49 @@ pub(crate) struct Writer<'a, 'o> {
     pub(crate) int8: Option<Int8Report>,
     /// Of activations, where convolutions are done in bytes.
     pub(crate) ranges: Option<Calibration>,
+    /// Where channels were removed.
+    pub(crate) unpruned: Option<Unpruned>,
+}
+
+/// What a pruned model is compared with, at the default shapes.
+pub(crate) struct Unpruned {
+    pub(crate) float: Variant,
+    /// The same channels gone, and no weight re-solved.
+    pub(crate) unrestored: Option<Variant>,
+    pub(crate) report: PruneReport,
+}
+
+/// Another model of the same inputs and outputs: imported, and simplified.
+pub(crate) struct Variant {
+    pub(crate) imported: Imported,
+    pub(crate) simplified: TypedModel,
+}
+
+impl Variant {
+    fn of(source: &Source, pins: &[InputPin]) -> Result<Variant, PackerError> {
+        let imported = guard("import", || source.import(pins))?;
+        let simplified = simplify(&imported.typed)?;
+        Ok(Variant { imported, simplified })
+    }
+}
+
+impl Unpruned {
+    /// The pruned model, and what it is compared with.
+    fn of(
+        source: &Source,
+        pins: &[InputPin],
+        how: Prune,
+        options: &mut PackOptions<'_>,
+    ) -> Result<(Source, Unpruned), PackerError> {
+        let data = options.calibration.ok_or_else(|| bad("pruning needs calibration data"))?;
+        let progress = &mut *options.progress;
+        let pruned = prune(source, pins, data, how, &mut |detail| progress(Stage::Import, detail))?;
+        let float = Variant::of(source, pins)?;
+        // It is for measuring only.
+        let unrestored = pruned.unrestored.filter(|_| options.contract.accuracy.is_some());
+        let unrestored = unrestored.map(|source| Variant::of(&source, pins)).transpose()?;
+        Ok((pruned.source, Unpruned { float, unrestored, report: pruned.report }))
+    }
 }
 
 /// A file, and what was found while it was written.
@@ -423,6 +502,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             compression,
             int8,
             ranges,
+            unpruned: None,
         }
     }
 

@@ -8,8 +8,8 @@ use glowplug_engine::{BuildOptions, Plan, Plans};
 use glowplug_pack::plan::{Op, PlanGraph};
 use glowplug_pack::{Buffer, Pack, Region, Tensor, TensorData};
 use glowplug_packer::{
-    Compute, Contract, Dataset, ErrorKind, PackOptions, Packed, PackerError, Stage, Target, Texts, Weights,
-    pack,
+    Accuracy, Compute, Contract, Dataset, ErrorKind, PackOptions, Packed, PackerError, Prune, Stage, Target,
+    Texts, Weights, pack,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,15 +35,23 @@ fn try_pack_in(
     manifest: Option<&str>,
     weights: Weights,
 ) -> Result<Packed, PackerError> {
-    try_pack_with(onnx, pins, manifest, weights, None)
+    try_pack_with(onnx, (pins, manifest), weights, Asked::default())
+}
+
+/// What of the options is about accuracy.
+#[derive(Default)]
+struct Asked<'a> {
+    calibration: Option<&'a Dataset>,
+    prune: Option<Prune>,
+    compute: Compute,
+    contract: Contract<'a>,
 }
 
 fn try_pack_with(
     onnx: &[u8],
-    pins: &[&str],
-    manifest: Option<&str>,
+    (pins, manifest): (&[&str], Option<&str>),
     weights: Weights,
-    calibration: Option<&Dataset>,
+    asked: Asked<'_>,
 ) -> Result<Packed, PackerError> {
     let mut stages = vec![];
     let mut options = PackOptions {
@@ -52,9 +60,10 @@ fn try_pack_with(
         manifest,
         target: Target::Common,
         weights,
-        calibration,
-        compute: if calibration.is_some() { Compute::Int8 } else { Compute::F32 },
-        contract: Contract::default(),
+        calibration: asked.calibration,
+        prune: asked.prune,
+        compute: asked.compute,
+        contract: asked.contract,
         entropy: false,
         read_asset: &mut |name| std::fs::read(data("models").join(name)),
         progress: &mut |stage, _| {
@@ -317,7 +326,8 @@ fn a_calibrated_model_is_done_in_bytes() {
             (port.name.clone(), input.clone().reshape(shape).unwrap())
         });
         let data = Dataset::new(members.collect(), Texts::default(), String::new()).unwrap();
-        let packed = try_pack_with(&onnx(name), pins, None, Weights::F32, Some(&data)).unwrap();
+        let asked = Asked { calibration: Some(&data), compute: Compute::Int8, ..Asked::default() };
+        let packed = try_pack_with(&onnx(name), (pins, None), Weights::F32, asked).unwrap();
         let report = packed.report.int8.unwrap();
         assert!(report.convolutions >= 2, "{name}: {report:?}");
         let portable = packed.report.portable.unwrap();
@@ -334,4 +344,54 @@ fn a_calibrated_model_is_done_in_bytes() {
             assert!(error > 0.0 && error < 0.1, "{name}: {error}");
         }
     }
+}
+
+#[test]
+fn pruned_packs_compute_less_and_tell_what_that_cost() {
+    let onnx = onnx("mnist-cnn");
+    let images = |count: usize, seed: usize| {
+        let shape = [count, 1, 28, 28];
+        let x = Tensor::new(shape, TensorData::F32(image_of(&shape, seed))).unwrap();
+        Dataset::new(vec![("image".into(), x)], Texts::default(), format!("blake3:{seed}")).unwrap()
+    };
+    let (calibration, evaluation) = (images(64, 3), images(32, 4));
+    let metric: glowplug_packer::Metric = "cosine".parse().unwrap();
+    let prune = |how: Option<Prune>, pins: &[&str]| {
+        let accuracy = Some(Accuracy { metric: metric.clone(), data: &evaluation, max_drop: None });
+        let contract = Contract { accuracy, max_bytes: None };
+        let asked = Asked { calibration: Some(&calibration), prune: how, contract, ..Asked::default() };
+        try_pack_with(&onnx, (pins, None), Weights::F32, asked)
+    };
+    let how = Prune { macs: 0.25, restore: true };
+    let plain = prune(None, &[]).unwrap();
+    let packed = prune(Some(how), &[]).unwrap();
+    assert!(packed.bytes.len() < plain.bytes.len() * 9 / 10, "{} {}", packed.bytes.len(), plain.bytes.len());
+    let compression = packed.report.compression.unwrap();
+    let (pruning, accuracy) = (compression.pruning.unwrap(), compression.accuracy.unwrap());
+    assert!(pruning.macs_after as f64 <= 0.75 * pruning.macs_before as f64, "{pruning:?}");
+    let (score, without) = (pruning.score.unwrap(), pruning.score_without_restoring.unwrap());
+    assert!(score.0 > without.0 && score.0 > 0.9, "{pruning:?}");
+    // What counts is the model as it came.
+    assert!(
+        (accuracy.before.0 - 1.0).abs() < 1e-6 && (accuracy.after.0 - score.0).abs() < 1e-4,
+        "{accuracy:?}"
+    );
+    let pack = Pack::parse(&packed.bytes).unwrap();
+    let told = &pack.manifest().provenance.options["pruned"];
+    assert!(told.ends_with("multiply-adds, restored"), "{told}");
+
+    // Several shapes are pruned alike, and the portable graph with them.
+    let several = prune(Some(how), &["image=f32[1|4,1,28,28]"]).unwrap();
+    let shape = [4, 1, 28, 28];
+    let batch = Tensor::new(shape, TensorData::F32(image_of(&shape, 9))).unwrap();
+    let wanted = plan_at(&several.bytes, &shape, 1).run(&[batch.clone()]).unwrap();
+    let region = Arc::new(Region::complete(Buffer::copy_of(&packed.bytes).unwrap()));
+    let pack = Arc::new(Pack::from_complete(&region).unwrap());
+    let options = BuildOptions { portable: true, ..BuildOptions::default() };
+    let portable = Plans::open(pack, region, &options).unwrap().at(&[shape.to_vec()]).unwrap();
+    compare("portable", &portable.run(&[batch]).unwrap()[0], &wanted[0]);
+
+    let e = try_pack_with(&onnx, (&[], None), Weights::F32, Asked { prune: Some(how), ..Asked::default() });
+    let e = e.unwrap_err();
+    assert_eq!((e.kind(), e.to_string().as_str()), (ErrorKind::Data, "pruning needs calibration data"));
 }

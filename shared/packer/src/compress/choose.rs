@@ -7,9 +7,10 @@ use super::{
 use crate::calibrate;
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
-use crate::import::Port;
+use crate::import::{Imported, Port};
 use crate::int8::{self, Compute};
 use crate::pack::{Int8Report, Planned, Stage, Writer, guard};
+use crate::prune::PruneReport;
 use crate::quantize::{
     Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
 };
@@ -18,6 +19,7 @@ use glowplug_engine::Plan;
 use glowplug_pack::PackBuilder;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tract_core::internal::TypedModel;
 
 /// Samples that sensitivities are measured on.
 const SENSITIVITY_SAMPLES: usize = 24;
@@ -58,13 +60,15 @@ impl<'o> Writer<'_, 'o> {
             Some(data) if !candidates.is_empty() => self.moments(data, &candidates)?,
             _ => HashMap::new(),
         };
-        let used = weights != Weights::F32 || self.options.compute == Compute::Int8;
+        let used =
+            weights != Weights::F32 || self.options.compute == Compute::Int8 || self.unpruned.is_some();
         let mut report = CompressionReport {
             max_bytes: contract.max_bytes,
             calibration: calibration.filter(|_| used).map(DataReport::of),
             ..CompressionReport::default()
         };
         let judge = self.judge(&contract)?;
+        report.pruning = self.pruning(judge.as_ref())?;
         self.observe(calibration)?;
         let all = |rounding| vec![rounding; candidates.len()];
         let mut sensitivities = Vec::new();
@@ -183,7 +187,10 @@ impl<'o> Writer<'_, 'o> {
         let data: &'o Dataset = accuracy.data;
         let feed = data.feed(self.ports())?;
         self.stage(Stage::Quantize, &format!("f32 on {} samples", feed.samples()));
-        let plan = self.light(&Quantizer::default())?;
+        let plan = match &self.unpruned {
+            Some(unpruned) => self.light_of(&unpruned.float.imported, unpruned.float.simplified.clone())?,
+            None => self.light(&Quantizer::default())?,
+        };
         let names: Vec<&str> = plan.outputs().iter().map(|port| port.name.as_str()).collect();
         let output = accuracy.metric.output(&names)?;
         let labels = self.parsed.manifest.outputs.get(output).and_then(|o| o.labels.as_ref());
@@ -195,10 +202,37 @@ impl<'o> Writer<'_, 'o> {
         Ok(Some(Judge { metric: accuracy.metric.clone(), feed, float, labels, before }))
     }
 
+    /// What pruning did, with the metric where there is one.
+    fn pruning(&mut self, judge: Option<&Judge<'_>>) -> Result<Option<PruneReport>, PackerError> {
+        let Some(unpruned) = &self.unpruned else { return Ok(None) };
+        let mut report = unpruned.report.clone();
+        if let Some(judge) = judge {
+            report.score = Some(judge.score(&*self.light(&Quantizer::default())?)?);
+            if let Some(other) = &unpruned.unrestored {
+                let plan = self.light_of(&other.imported, other.simplified.clone())?;
+                report.score_without_restoring = Some(judge.score(&plan)?);
+            }
+        }
+        Ok(Some(report))
+    }
+
     /// The default plan alone, in f32.
     fn light(&self, quantizer: &Quantizer) -> Result<Arc<Plan>, PackerError> {
-        let imported = &self.imported[0];
         let model = quantizer.apply(self.decluttered[0].clone())?;
+        self.planned_alone(&self.imported[0], model, quantizer)
+    }
+
+    /// The same of another model, its weights as they are.
+    fn light_of(&self, imported: &Imported, simplified: TypedModel) -> Result<Arc<Plan>, PackerError> {
+        self.planned_alone(imported, simplified, &Quantizer::default())
+    }
+
+    fn planned_alone(
+        &self,
+        imported: &Imported,
+        model: TypedModel,
+        quantizer: &Quantizer,
+    ) -> Result<Arc<Plan>, PackerError> {
         let planned = Planned::of(imported, model, quantizer, self.options.target.runs_here(), None)?;
         let mut builder = PackBuilder::new();
         let plan = planned.encode(quantizer.encodings(), &mut builder)?;
