@@ -50,7 +50,8 @@ pub(crate) struct PackArgs {
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
-    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows.
+    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows; with --max-drop,
+    /// as many of them in int8 as keep it.
     #[arg(long, value_name = "ARITHMETIC", default_value_t = Compute::F32, env = "GLOWPLUG_COMPUTE")]
     compute: Compute,
     #[command(flatten)]
@@ -94,8 +95,12 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
 fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packed> {
     let [first, others @ ..] = args.targets.as_slice() else { anyhow::bail!("no --target") };
     let data = args.compression.read()?;
-    if !others.is_empty() && args.weights == Weights::Auto {
-        anyhow::bail!("--weights auto takes one --target: what it chooses is measured on this CPU");
+    let chosen = [
+        ("--weights auto", args.weights == Weights::Auto),
+        ("--compute int8 with --max-drop", args.compute == Compute::Int8 && data.is_bounded()),
+    ];
+    for (what, _) in chosen.iter().filter(|(_, asked)| *asked && !others.is_empty()) {
+        anyhow::bail!("{what} takes one --target: what it chooses is measured on this CPU");
     }
     let mut packed = pack_file(
         &args.model,
@@ -226,7 +231,11 @@ impl fmt::Display for Answer {
             writeln!(f, "{}", speed.unwrap_or_default())?;
         }
         if let Some(int8) = &r.int8 {
-            writeln!(f, "  {} convolutions in int8, {} in f32", int8.convolutions, int8.kept)?;
+            let (bytes, kept, percent) = (int8.convolutions, int8.kept, int8.share * 100.0);
+            writeln!(
+                f,
+                "  {bytes} convolutions in int8, {kept} in f32: {percent:.1} % of their multiply-adds in int8"
+            )?;
         }
         for (name, error) in &r.max_relative_error {
             writeln!(
