@@ -96,7 +96,7 @@ pub(crate) fn observe(
     let channels = channels.collect::<TractResult<Vec<_>>>()?;
     let names: Vec<String> = watched.iter().map(|o| model.node(o.node).name.clone()).collect();
     model.select_output_outlets(&watched)?;
-    let model = model.into_runnable()?;
+    let model = model.into_optimized()?.into_runnable()?;
     let mut each = |see: &mut dyn FnMut(usize, &[f32]) -> TractResult<()>| -> TractResult<()> {
         for run in 0..feed.runs() {
             progress(run);

@@ -66,12 +66,12 @@ impl Quantize {
                 continue;
             }
             let done = if lanes == 1 && pixel == FEW { self.few(from, layout, to, vectors) } else { 0 };
-            to[done * pixel..].fill(0);
+            let to = &mut to[done * pixel..];
+            to.fill(0);
             for channel in 0..channels {
-                let from = &from[channel / lanes * plane * lanes + channel % lanes..];
-                let to = to[done * pixel + channel..].iter_mut().step_by(pixel);
-                let from = from[done * lanes..].iter().step_by(lanes);
-                to.zip(from).for_each(|(to, from)| *to = self.of(*from));
+                let from = from[(channel / lanes * plane + done) * lanes + channel % lanes..].iter();
+                let to = to.iter_mut().skip(channel).step_by(pixel);
+                to.zip(from.step_by(lanes)).for_each(|(to, from)| *to = self.of(*from));
             }
         }
         Ok(())
