@@ -6,8 +6,8 @@ usage: prepare.py --models DIR --out DIR --engines ID... --case NAME FILE INPUT.
 A case is a model with pinned inputs, INPUT being NAME=f32[1,3,224,224] and the like. Written per case, into
 OUT/NAME/: input.npz (seeded, stored), model.onnx (inputs pinned, stale shape notes dropped, ai.onnx.ml operators
 rewritten: rivals import that faster and more of it), model.rten, external.onnx with external.data, model.blob (OpenVINO,
-compiled for this CPU), and reference.npz (ONNX Runtime's answer from the original file, graph untouched); rivals' files
-only for the engines named. A rival that refuses a model gets <rival>.refused with its reason in place of a file. What
+compiled for this CPU), model.int8.onnx (ONNX Runtime's own static quantization, by calibration.npz: four more inputs), and
+reference.npz (ONNX Runtime's answer from the original file, graph untouched); rivals' files only for the engines named. A rival that refuses a model gets <rival>.refused with its reason in place of a file. What
 is there is left alone.
 """
 
@@ -34,10 +34,10 @@ def parse_input(text):
     return name, DTYPES[dtype], [int(d) for d in dims.split(",") if d]
 
 
-def inputs(case, pins):
+def inputs(case, pins, seed=7):
     """Seeded, no two rows of a batch alike, and of the kind that the model expects: token ids, bytes, pixels about zero,
     quiet audio."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     made = {}
     for name, dtype, shape in pins:
         low, high = RANGES.get(name) or (RANGES["silero"] if "silero" in case else (-2, 2))
@@ -120,7 +120,27 @@ def openvino(folder):
     (folder / "model.blob").write_bytes(blob.getvalue() if hasattr(blob, "getvalue") else bytes(blob))
 
 
-MAKERS = [("rten", "model.rten", rten), ("rten-external", "external.onnx", external), ("openvino", "model.blob", openvino)]
+def ort_int8(folder):
+    """Per channel; weights of seven bits, without which sums of AVX2's 16 bits saturate."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Samples(CalibrationDataReader):
+        def __init__(self):
+            members = np.load(folder / CALIBRATION)
+            names = members.files
+            self.samples = iter([dict(zip(names, values)) for values in zip(*(members[n] for n in names))])
+
+        def get_next(self):
+            return next(self.samples, None)
+
+    quantize_static(
+        str(folder / "model.onnx"), str(folder / "model.int8.onnx"), Samples(), quant_format=QuantFormat.QDQ, per_channel=True,
+        reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+
+
+CALIBRATION = "calibration.npz"
+CALIBRATION_SAMPLES = 4
+MAKERS = [("ort-int8", "model.int8.onnx", ort_int8), ("rten", "model.rten", rten), ("rten-external", "external.onnx", external), ("openvino", "model.blob", openvino)]
 
 
 def prepare(models, out, engines, name, file, pins):
@@ -132,6 +152,9 @@ def prepare(models, out, engines, name, file, pins):
         np.savez(folder / "input.npz", **feeds)
         onnx.save(pinned(onnx.load(source), pins), folder / "model.onnx")
         np.savez(folder / "reference.npz", **reference(source, feeds))
+    if "ort-int8" in engines and not (folder / CALIBRATION).is_file():
+        samples = [inputs(name, pins, 100 + seed) for seed in range(CALIBRATION_SAMPLES)]
+        np.savez(folder / CALIBRATION, **{input: np.stack([s[input] for s in samples]) for input in feeds})
     for rival, made, maker in MAKERS:
         refused = folder / f"{rival}.refused"
         if rival not in engines or (folder / made).is_file() or refused.is_file():

@@ -4,7 +4,9 @@ use crate::folder::{self, Described};
 use crate::report::bytes;
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use glowplug_packer::{Accuracy, CompressionReport, Contract, Dataset, Metric, Prune, PruneReport, Report};
+use glowplug_packer::{
+    Accuracy, CompressionReport, Contract, Dataset, Int8Report, Metric, Prune, PruneReport, Report,
+};
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -64,6 +66,11 @@ impl Data {
             max_drop: self.max_drop,
         });
         Contract { accuracy, max_bytes: self.max_bytes }
+    }
+
+    /// Whether there is a bound on what may be lost.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.max_drop.is_some()
     }
 }
 
@@ -206,6 +213,9 @@ fn markdown(report: &Report, compression: &CompressionReport, drawing: Option<&P
         }
         writeln!(text)?;
     }
+    if let Some(int8) = &report.int8 {
+        convolutions(&mut text, int8)?;
+    }
     writeln!(
         text,
         "## Weights\n\n| weight | values | rounding | entropy, bits a value | sensitivity |\n|---|--:|---|--:|--:|"
@@ -219,6 +229,32 @@ fn markdown(report: &Report, compression: &CompressionReport, drawing: Option<&P
         )?;
     }
     Ok(text)
+}
+
+/// What is done in int8, and the choices that were measured.
+fn convolutions(text: &mut String, int8: &Int8Report) -> Result<()> {
+    writeln!(
+        text,
+        "## Convolutions in int8\n\n{} of {}, {:.4} of their multiply-adds.\n",
+        int8.convolutions,
+        int8.convolutions + int8.kept,
+        int8.share
+    )?;
+    if !int8.tried.is_empty() {
+        writeln!(text, "| multiply-adds in int8 | metric | keeps the contract |\n|--:|--:|---|")?;
+        for point in &int8.tried {
+            let keeps = if point.keeps { "yes" } else { "no" };
+            writeln!(text, "| {:.4} | {} | {keeps} |", point.share, point.score)?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(text, "| convolution | multiply-adds | computed in | sensitivity |\n|---|--:|---|--:|")?;
+    for layer in &int8.layers {
+        let sensitivity = layer.sensitivity.map_or("-".to_owned(), |s| format!("{s:.2e}"));
+        let arithmetic = if layer.in_bytes { "int8" } else { "f32" };
+        writeln!(text, "| {} | {} | {arithmetic} | {sensitivity} |", layer.name, layer.multiply_adds)?;
+    }
+    Ok(writeln!(text)?)
 }
 
 /// Bytes to the right, the metric upwards; packs that keep the contract filled.

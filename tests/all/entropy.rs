@@ -151,7 +151,7 @@ fn plans_for_other_targets_are_merged_into_coded_packs() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let path = |name: &str| temp.path().join(name).display().to_string();
     let onnx = repo("tests/data/quantized/rows.onnx").display().to_string();
-    let base = ["pack", &onnx, "--weights", "int8", "--target", "common,avx512", "-o"];
+    let base = ["pack", &onnx, "--target", "common,avx512", "-o"];
     let (plain, coded) = (path("plain.glow"), path("coded.glow"));
     glowplug_ok(&[&base[..], &[&plain]].concat())?;
     glowplug_ok(&[&base[..], &[&coded, "--entropy"]].concat())?;

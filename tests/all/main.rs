@@ -14,6 +14,8 @@ mod entropy;
 mod faults;
 /// Packs, runs and benches models through the command, against ONNX Runtime's outputs.
 mod goldens;
+/// Convolutions in bytes, against whole numbers; and how many of them a contract leaves.
+mod int8;
 /// Every operator of plans through the command, against ONNX Runtime's outputs.
 mod ops;
 /// The portable graph where no tuned plan fits.

@@ -15,8 +15,7 @@ use std::sync::Arc;
 const TOLERANCE: f32 = 1e-4;
 
 /// What calibrated models are planned with, which operators by themselves are not.
-const IN_BYTES: &str =
-    "`pack --compute int8` writes it: packer/tests/models.rs and engine/tests/plans.rs run it";
+const IN_BYTES: &str = "`pack --compute int8` writes it: tests/all/int8.rs compares it with whole numbers";
 
 /// Variants that no ONNX model of ours leads to, with why.
 const UNREACHED: [(&str, &str); 14] = [

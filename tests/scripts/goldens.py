@@ -20,6 +20,7 @@ from tokenizers.models import WordPiece
 
 import anchors
 from files import DATA, Files
+from int8 import int8
 from mnist import held_out
 from ops import ops
 from pipelines import pipelines
@@ -214,6 +215,7 @@ def main():
     ops(files, run)
     quantized(files, run)
     pruned(files, run)
+    int8(files, run)
     if files.differences:
         sys.exit("differs from tests/data: " + ", ".join(files.differences))
     print(f"{files.count} files {'compared, all the same' if arguments.check else 'written'}")

@@ -51,7 +51,8 @@ pub(crate) struct PackArgs {
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
-    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows.
+    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows; with --max-drop,
+    /// as many of them in int8 as keep it.
     #[arg(long, value_name = "ARITHMETIC", default_value_t = Compute::F32, env = "GLOWPLUG_COMPUTE")]
     compute: Compute,
     #[command(flatten)]
@@ -95,11 +96,15 @@ pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
 fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packed> {
     let [first, others @ ..] = args.targets.as_slice() else { anyhow::bail!("no --target") };
     let data = args.compression.read(|| describe(args))?;
-    if !others.is_empty() && args.weights == Weights::Auto {
-        anyhow::bail!("--weights auto takes one --target: what it chooses is measured on this CPU");
-    }
-    if !others.is_empty() && data.prune.is_some() {
-        anyhow::bail!("--prune takes one --target: what it chooses is measured on this CPU");
+    // What other CPUs multiply with are other weights, and what they answer cannot be measured here.
+    let asked = [
+        ("--weights other than f32", args.weights != Weights::F32),
+        ("--compute int8", args.compute == Compute::Int8),
+        ("--prune", data.prune.is_some()),
+        ("--max-drop", data.is_bounded()),
+    ];
+    if let Some((what, _)) = asked.iter().find(|(_, asked)| *asked && !others.is_empty()) {
+        anyhow::bail!("{what} takes one --target: for others it cannot be measured on this CPU");
     }
     let mut packed = pack_file(
         &args.model,
@@ -119,11 +124,9 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
         let file = temp.path().join("other.glow");
         let mut child = std::process::Command::new(std::env::current_exe()?);
         child.arg("pack").arg(&args.model).arg("-o").arg(&file).args(["--target", &target.to_string()]);
-        // It is `merge` that codes: the other's weights are mostly ours.
-        child.args(["--weights", &args.weights.to_string()]).env_remove("GLOWPLUG_ENTROPY");
-        child.args(["--compute", &args.compute.to_string()]);
-        if let Some(calibration) = &args.compression.calibrate {
-            child.arg("--calibrate").arg(calibration);
+        // Whatever else the environment asks for is done here, once: `merge` codes, and bounds are checked on what it gives.
+        for name in ["ENTROPY", "WEIGHTS", "COMPUTE", "CALIBRATE", "EVAL", "METRIC"] {
+            child.env_remove(format!("GLOWPLUG_{name}"));
         }
         if let Some(manifest) = &args.manifest {
             child.arg("--manifest").arg(manifest);
@@ -134,12 +137,18 @@ fn pack_targets(args: &PackArgs, progress: &dyn Fn(Stage, &str)) -> Result<Packe
         let output = child.output().context("cannot start a process for another target")?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            anyhow::bail!("--target {target}: {}", stderr.trim().trim_start_matches("glowplug: "));
+            let why = stderr.trim().trim_start_matches("glowplug: ");
+            anyhow::bail!("--target {target}: {}: {why}", output.status);
         }
         let other = std::fs::read(&file).map_err(|e| super::cannot_read(&file, &e))?;
         packed.bytes = glowplug_packer::merge(&packed.bytes, &other)?;
     }
     packed.report.refresh(&packed.bytes)?;
+    if let Some(most) = data.contract().max_bytes.filter(|most| packed.bytes.len() as u64 > *most) {
+        let found = packed.bytes.len();
+        let text = format!("no pack for these targets has at most {most} bytes: this one has {found}");
+        return Err(PackerError::new(ErrorKind::Contract, text).into());
+    }
     Ok(packed)
 }
 
@@ -256,7 +265,11 @@ impl fmt::Display for Answer {
             writeln!(f, "{}", speed.unwrap_or_default())?;
         }
         if let Some(int8) = &r.int8 {
-            writeln!(f, "  {} convolutions in int8, {} in f32", int8.convolutions, int8.kept)?;
+            let (bytes, kept, percent) = (int8.convolutions, int8.kept, int8.share * 100.0);
+            writeln!(
+                f,
+                "  {bytes} convolutions in int8, {kept} in f32: {percent:.1} % of their multiply-adds in int8"
+            )?;
         }
         for (name, error) in &r.max_relative_error {
             writeln!(

@@ -100,13 +100,19 @@ impl Dataset {
     /// Only the first samples.
     #[must_use]
     pub fn first(&self, samples: usize) -> Dataset {
-        let cut = |(name, tensor): &(String, Tensor)| {
-            let n = samples.min(self.samples());
-            (name.clone(), rows(tensor, 0, n, n))
-        };
+        let which: Vec<usize> = (0..samples.min(self.samples())).collect();
+        let cut = |(name, tensor): &(String, Tensor)| (name.clone(), rows(tensor, &which));
         let text = self.texts.text.as_ref().map(|text| text.iter().take(samples).cloned().collect());
         let texts = Texts { text, alphabet: self.texts.alphabet.clone() };
         Dataset { members: self.members.iter().map(cut).collect(), texts, digest: self.digest.clone() }
+    }
+
+    /// The inputs of at most so many samples, evenly spread: neighbours are often alike.
+    pub(crate) fn spread(&self, samples: usize) -> Dataset {
+        let (all, n) = (self.samples(), samples.min(self.samples()));
+        let which: Vec<usize> = (0..n).map(|i| i * all / n).collect();
+        let members = self.members.iter().map(|(name, tensor)| (name.clone(), rows(tensor, &which)));
+        Dataset { members: members.collect(), texts: Texts::default(), digest: self.digest.clone() }
     }
 
     fn truth(&self) -> Truth<'_> {
@@ -169,19 +175,17 @@ pub(crate) fn bad(text: impl Into<String>) -> PackerError {
     PackerError::new(ErrorKind::Data, text)
 }
 
-/// Samples `from..from + count` of a tensor, the last one again up to `wanted`.
-fn rows(tensor: &Tensor, from: usize, count: usize, wanted: usize) -> Tensor {
+/// These samples of a tensor.
+fn rows(tensor: &Tensor, which: &[usize]) -> Tensor {
     let mut shape = tensor.shape().to_vec();
     let each = shape.iter().skip(1).product::<usize>();
-    shape[0] = wanted;
+    shape[0] = which.len();
     macro_rules! cut {
-        ($values:expr, $kind:ident) => {{
-            let mut of: Vec<_> = $values[from * each..(from + count) * each].to_vec();
-            for _ in count..wanted {
-                of.extend_from_within((count - 1) * each..count * each);
-            }
-            TensorData::$kind(of)
-        }};
+        ($values:expr, $kind:ident) => {
+            TensorData::$kind(
+                which.iter().flat_map(|i| &$values[i * each..(i + 1) * each]).copied().collect(),
+            )
+        };
     }
     let data = match tensor.data() {
         TensorData::F32(v) => cut!(v, F32),
@@ -225,8 +229,9 @@ impl Feed<'_> {
         if count == 0 {
             return Err(bad(format!("no run {run} of {}", self.runs())));
         }
+        let which: Vec<usize> = (0..self.batch).map(|i| from + i.min(count - 1)).collect();
         let tensor = |(port, tensor): (&InputPort, &&Tensor)| {
-            rows(tensor, from, count, self.batch).reshape(port.shape.clone()).map_err(|e| bad(e.to_string()))
+            rows(tensor, &which).reshape(port.shape.clone()).map_err(|e| bad(e.to_string()))
         };
         self.ports.iter().zip(&self.tensors).map(tensor).collect()
     }
@@ -344,6 +349,9 @@ mod tests {
         let feed = data.feed(vec![port("x", &[2])]).unwrap();
         assert_eq!((feed.runs(), feed.inputs(4).unwrap()[0].shape()), (5, &[2usize][..]));
         assert_eq!(data.first(3).samples(), 3);
+        let spread = data.spread(3);
+        assert_eq!(spread.members[0].1.as_f32().unwrap(), [0.0, 1.0, 2.0, 3.0, 6.0, 7.0]);
+        assert_eq!((data.spread(9).samples(), spread.digest()), (5, data.digest()));
     }
 
     #[test]

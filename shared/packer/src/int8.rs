@@ -8,6 +8,7 @@
 //! as `Encoding::Int8` does, with a scale for each filter that is as much larger as their sums in 16 bits ask for
 //! ([`glowplug_pack::int8`]).
 
+mod gain;
 mod rounded;
 mod tail;
 mod weights;
@@ -15,6 +16,7 @@ mod weights;
 use crate::blocked::{block_named, with_ends};
 use crate::evaluate::Feed;
 use crate::planned::{NOT_YET, Planned};
+pub(crate) use gain::{Convolution, convolutions, worthwhile};
 use glowplug_pack::int8::{FEW, MOST, Runs, pixel};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp, Window};
 pub(crate) use rounded::Rounded;
@@ -53,8 +55,24 @@ impl FromStr for Compute {
     }
 }
 
-/// The least and the largest value that each node of a simplified graph gave, by the node's name.
-pub(crate) type Calibration = HashMap<String, (f32, f32)>;
+/// What decides which convolutions are done in bytes, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calibration {
+    /// The least and the largest value that each node of a simplified graph gives, by the node's name.
+    ranges: HashMap<String, (f32, f32)>,
+    /// What seven bits add to the mean of each channel of a node, by its name, where it has channels.
+    shifts: HashMap<String, Vec<f64>>,
+    /// Convolutions that stay f32 though they could be done in bytes, by name.
+    kept: HashSet<String>,
+}
+
+impl Calibration {
+    /// The same ranges; in bytes are at most the convolutions that `names` has.
+    pub(crate) fn only(&self, names: &[&str], all: &[Convolution]) -> Calibration {
+        let kept = all.iter().map(|conv| &conv.name).filter(|name| !names.contains(&name.as_str()));
+        Calibration { kept: kept.cloned().collect(), ..self.clone() }
+    }
+}
 
 /// How finely values are counted, of the width between the least and the largest.
 const BINS: usize = 2048;
@@ -74,9 +92,11 @@ pub(crate) fn observe(
         .filter(|n| n.outputs.first().is_some_and(|o| o.fact.datum_type == DatumType::F32))
         .map(|n| OutletId::new(n.id, 0))
         .collect();
+    let channels = watched.iter().map(|o| model.outlet_fact(*o).map(channels));
+    let channels = channels.collect::<TractResult<Vec<_>>>()?;
     let names: Vec<String> = watched.iter().map(|o| model.node(o.node).name.clone()).collect();
     model.select_output_outlets(&watched)?;
-    let model = model.into_runnable()?;
+    let model = model.into_optimized()?.into_runnable()?;
     let mut each = |see: &mut dyn FnMut(usize, &[f32]) -> TractResult<()>| -> TractResult<()> {
         for run in 0..feed.runs() {
             progress(run);
@@ -114,8 +134,65 @@ pub(crate) fn observe(
         }
         Ok(())
     })?;
-    let best = ranges.into_iter().zip(&counts).map(|(range, counts)| best_range(range, counts));
-    Ok(names.into_iter().zip(best).collect())
+    let ranges: Vec<_> =
+        ranges.into_iter().zip(&counts).map(|(range, counts)| best_range(range, counts)).collect();
+    let mut shifts: Vec<Shifts> = channels.into_iter().map(Shifts::of).collect();
+    each(&mut |index, values| {
+        if let Some(scale) = Scale::of(ranges[index]) {
+            shifts[index].add(values, scale);
+        }
+        Ok(())
+    })?;
+    let shifts = names.iter().cloned().zip(shifts).filter_map(|(name, shifts)| Some((name, shifts.means()?)));
+    Ok(Calibration {
+        shifts: shifts.collect(),
+        ranges: names.into_iter().zip(ranges).collect(),
+        ..Calibration::default()
+    })
+}
+
+/// What rounding and cutting off add to each channel of a value.
+struct Shifts {
+    sums: Vec<f64>,
+    /// Values of a channel that lie side by side.
+    plane: usize,
+    count: usize,
+}
+
+impl Shifts {
+    /// Of a value with so many channels, and so many values of each in a row.
+    fn of((channels, plane): (usize, usize)) -> Shifts {
+        Shifts { sums: vec![0.0; channels], plane, count: 0 }
+    }
+
+    fn add(&mut self, values: &[f32], Scale { scale, zero }: Scale) {
+        let (scale, zero) = (f64::from(scale), f64::from(zero));
+        for image in values.chunks_exact((self.sums.len() * self.plane).max(1)) {
+            for (sum, values) in self.sums.iter_mut().zip(image.chunks_exact(self.plane)) {
+                let error = |value: &f32| {
+                    let q = (f64::from(*value) / scale + zero).round_ties_even().clamp(0.0, f64::from(MOST));
+                    (q - zero) * scale - f64::from(*value)
+                };
+                *sum += values.iter().map(error).sum::<f64>();
+            }
+            self.count += self.plane;
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn means(self) -> Option<Vec<f64>> {
+        let count = self.count as f64;
+        (!self.sums.is_empty() && count > 0.0).then(|| self.sums.iter().map(|sum| sum / count).collect())
+    }
+}
+
+/// Channels of a value of a simplified graph, images being `[N, C, H, W]` or `[C, H, W]`, and how many values of each lie
+/// side by side; none of what is no image.
+fn channels(fact: &TypedFact) -> (usize, usize) {
+    match fact.shape.as_concrete() {
+        Some([.., c, h, w]) if fact.rank() <= 4 => (*c, (h * w).max(1)),
+        _ => (0, 1),
+    }
 }
 
 /// The part of a range, 0 staying where it is, in which steps of seven bits make the least squared error over the values that
@@ -137,6 +214,11 @@ fn best_range((least, most): (f32, f32), counts: &[u32]) -> (f32, f32) {
     let best = parts.map(|part| (part, error(part))).min_by(|a, b| a.1.total_cmp(&b.1));
     let part = best.map_or(1.0, |(part, _)| part) as f32;
     (least * part, most * part)
+}
+
+/// Values of a filter `[O, I, kh, kw]` for each of its channels.
+fn taps(filters: &Tensor) -> usize {
+    filters.shape().iter().skip(2).product::<usize>().max(1)
 }
 
 /// How bytes stand for numbers: `real = (q - zero) * scale`.
@@ -187,19 +269,13 @@ struct Found {
     window: Window,
 }
 
-/// `model`, simplified, with its convolutions in blocks or, as far as `calibration` reaches, in bytes. Also gives how
-/// many are in bytes and how many are not.
-pub(crate) fn rewrite(
-    model: &TypedModel,
-    calibration: &Calibration,
-) -> TractResult<(TypedModel, (usize, usize))> {
+/// `model`, simplified, with its convolutions in blocks or, as far as `calibration` reaches, in bytes.
+pub(crate) fn rewrite(model: &TypedModel, calibration: &Calibration) -> TractResult<TypedModel> {
     let (blocked, names) = block_named(model)?;
-    let mut pass =
-        Pass { from: &blocked, names, calibration, to: TypedModel::default(), values: HashMap::new() };
+    let mut pass = Pass::new(&blocked, names, calibration);
     pass.to.symbols = blocked.symbols.clone();
     let order = blocked.eval_order()?;
     let found = pass.all()?;
-    let kept = blocked.nodes.iter().filter(|n| is_convolution(n) && !found.contains_key(&n.id)).count();
     let convs: HashSet<usize> = found.keys().copied().collect();
     let pools = pass.pools(&order, &convs);
     for id in order.iter().copied().chain(blocked.inputs.iter().map(|o| o.node)) {
@@ -215,13 +291,7 @@ pub(crate) fn rewrite(
         };
         added.with_context(|| format!("node {:?} ({}) in bytes", node.name, node.op.name()))?;
     }
-    Ok((pass.finish()?, (convs.len(), kept)))
-}
-
-fn is_convolution(node: &TypedNode) -> bool {
-    node.op_as::<Planned>().is_some_and(|planned| {
-        matches!(planned.op, PlanOp::BlockedConv { .. } | PlanOp::BlockedDepthwiseConv { .. })
-    })
+    pass.finish()
 }
 
 /// Who reads a value.
@@ -254,13 +324,17 @@ struct Pass<'a> {
     values: HashMap<OutletId, Value>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(from: &'a TypedModel, names: HashMap<OutletId, String>, calibration: &'a Calibration) -> Self {
+        Pass { from, names, calibration, to: TypedModel::default(), values: HashMap::new() }
+    }
+
     /// The range of a value of the graph in blocks, if it was measured. What only moves values has that of its input.
     fn scale(&self, mut outlet: OutletId) -> Option<Scale> {
         loop {
             let node = self.from.node(outlet.node);
             let name = self.names.get(&outlet).unwrap_or(&node.name);
-            if let Some(range) = self.calibration.get(name) {
+            if let Some(range) = self.calibration.ranges.get(name) {
                 return Scale::of(*range);
             }
             let moves = node.op_is::<AxisOp>()
@@ -288,6 +362,9 @@ impl Pass<'_> {
     /// A convolution that can be done in bytes.
     fn find(&self, node: &TypedNode) -> TractResult<Option<Found>> {
         let Some(planned) = node.op_as::<Planned>() else { return Ok(None) };
+        if self.calibration.kept.contains(&node.name) {
+            return Ok(None);
+        }
         let (window, steps, depthwise) = match &planned.op {
             PlanOp::BlockedConv { window, steps, .. } => (*window, steps, false),
             PlanOp::BlockedDepthwiseConv { window, steps, .. } => (*window, steps, true),
@@ -333,6 +410,31 @@ impl Pass<'_> {
         shape: TVec<usize>,
     ) -> TractResult<OutletId> {
         Ok(self.to.wire_node(name, Planned { op, weight, shape }, inputs)?[0])
+    }
+
+    /// What an image's bytes add to each sum of a convolution, on average, in real numbers; `None` where it was not measured.
+    fn shift(&self, outlet: OutletId, scale: Scale, conv: &Found) -> TractResult<Option<Vec<f64>>> {
+        let name = self.names.get(&outlet).unwrap_or(&self.from.node(outlet.node).name);
+        let Some(shifts) = self.calibration.shifts.get(name) else { return Ok(None) };
+        // What was pooled has the bytes of what was not, whose range is another.
+        if self.calibration.ranges.get(name).and_then(|range| Scale::of(*range)) != Some(scale) {
+            return Ok(None);
+        }
+        let count = conv.filters.count();
+        let plain = conv.filters.rounded.try_as_plain_ram()?;
+        let weights = plain.as_slice::<f32>()?;
+        let channels = if conv.depthwise { count } else { conv.filters.rounded.shape()[1] };
+        if shifts.len() != channels {
+            return Ok(None);
+        }
+        let of = |(filter, weights): (usize, &[f32])| {
+            let sums = weights
+                .chunks_exact(taps(&conv.filters.rounded))
+                .map(|taps| taps.iter().copied().map(f64::from).sum::<f64>());
+            let own = if conv.depthwise { &shifts[filter..=filter] } else { shifts };
+            sums.zip(own).map(|(sum, shift)| sum * shift).sum()
+        };
+        Ok(Some(weights.chunks_exact((weights.len() / count.max(1)).max(1)).enumerate().map(of).collect()))
     }
 
     fn value(&self, outlet: OutletId) -> TractResult<Value> {
@@ -390,7 +492,12 @@ impl Pass<'_> {
             None => None,
         };
         let bias = self.from.outlet_fact(node.inputs[1])?.konst.clone().context("a bias that is computed")?;
-        let bias = bias.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
+        let mut bias = bias.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
+        // What the image's rounding adds on average is taken off.
+        if let Some(shift) = self.shift(node.inputs[0], x.scale, conv)? {
+            #[allow(clippy::cast_possible_truncation, reason = "a small correction")]
+            bias.iter_mut().zip(shift).for_each(|(bias, shift)| *bias -= shift as f32);
+        }
         // Where everybody wants floats, they are not rounded to bytes first.
         let to = match readers.floats && !readers.bytes && !conv.depthwise {
             true => None,

@@ -33,13 +33,16 @@ mod quantize;
 mod target;
 mod verify;
 
-pub use compress::{Accuracy, AccuracyReport, CompressionReport, Contract, DataReport, LayerReport, Point};
+pub use compress::{
+    Accuracy, AccuracyReport, CompressionReport, Contract, DataReport, Int8Layer, Int8Point, Int8Report,
+    LayerReport, Point,
+};
 pub use entropy::EntropyReport;
 pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
 pub use int8::Compute;
 pub use merge::merge;
-pub use pack::{Int8Report, PackOptions, Packed, Report, Stage, WeightsReport, describe, pack};
+pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, describe, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
 pub use prune::{Prune, PruneReport, PrunedLayer};

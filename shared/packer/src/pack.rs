@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::blocked::block;
-use crate::compress::{CompressionReport, Contract};
+use crate::compress::{CompressionReport, Contract, Int8Report};
 use crate::encode::encode;
 use crate::entropy::EntropyReport;
 use crate::error::{ErrorKind, PackerError};
@@ -120,7 +120,7 @@ pub struct Report {
     pub entropy: Option<EntropyReport>,
     /// The largest error of each output against the reference, relative to its largest value.
     pub max_relative_error: BTreeMap<String, f64>,
-    /// Convolutions in bytes, where ranges of activations were measured.
+    /// Convolutions in bytes, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8Report>,
     /// The portable graph, which serves where no plan does. Absent where the model has something in it that
@@ -133,17 +133,6 @@ pub struct Report {
     /// How batches of a convolutional network are planned: image by image, or as a whole and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
-}
-
-/// What convolutions in bytes cost.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Int8Report {
-    /// Convolutions in bytes.
-    pub convolutions: usize,
-    /// Convolutions that stay f32.
-    pub kept: usize,
-    /// How far each output is from what f32 gives with the same weights, at most, relative to its largest value.
-    pub relative_error: BTreeMap<String, f64>,
 }
 
 /// How the weights of a pack are stored.
@@ -292,8 +281,6 @@ fn open_where_they_differ(sides: &mut [&mut Vec<Port>]) {
 pub(crate) struct Graphs {
     pub(crate) decluttered: TypedModel,
     pub(crate) optimized: TypedModel,
-    /// Convolutions in bytes, and those that are not.
-    bytes: (usize, usize),
 }
 
 impl Graphs {
@@ -301,15 +288,14 @@ impl Graphs {
     pub(crate) fn of(decluttered: TypedModel, ranges: Option<&Calibration>) -> Result<Graphs, PackerError> {
         let plan = || {
             let planned = match ranges {
-                None => block(&decluttered).map(|model| (model, (0, 0))),
+                None => block(&decluttered),
                 Some(ranges) => int8::rewrite(&decluttered, ranges),
             };
-            let optimized =
-                planned.and_then(|(model, bytes)| Ok((crate::fuse::fuse(model)?.into_optimized()?, bytes)));
+            let optimized = planned.and_then(|model| crate::fuse::fuse(model)?.into_optimized());
             optimized.map_err(|e| PackerError::model("plan", &e))
         };
-        let (optimized, bytes) = guard("plan", plan)?;
-        Ok(Graphs { decluttered, optimized, bytes })
+        let optimized = guard("plan", plan)?;
+        Ok(Graphs { decluttered, optimized })
     }
 }
 
@@ -423,9 +409,9 @@ pub(crate) struct Writer<'a, 'o> {
     /// Or why the model has none.
     portable: Result<Portable, PackerError>,
     pub(crate) compression: Option<CompressionReport>,
-    /// Where some convolutions are in bytes.
+    /// Where convolutions in bytes were asked for.
     pub(crate) int8: Option<Int8Report>,
-    /// Of activations, where convolutions are done in bytes.
+    /// Where some convolutions are done in bytes.
     pub(crate) ranges: Option<Calibration>,
     /// Where channels were removed.
     pub(crate) unpruned: Option<Unpruned>,
@@ -510,9 +496,13 @@ impl<'a, 'o> Writer<'a, 'o> {
         (self.options.progress)(stage, detail);
     }
 
-    /// `quantizer`, and the weights of convolutions in bytes, if there are any.
-    fn with_bytes(&self, quantizer: Quantizer) -> Result<Quantizer, PackerError> {
-        let Some(ranges) = &self.ranges else { return Ok(quantizer) };
+    /// `quantizer`, and the weights of the convolutions that are done in bytes by `ranges`, if there are any.
+    pub(crate) fn with_bytes(
+        &self,
+        quantizer: Quantizer,
+        ranges: Option<&Calibration>,
+    ) -> Result<Quantizer, PackerError> {
+        let Some(ranges) = ranges else { return Ok(quantizer) };
         let model = quantizer.apply(self.decluttered[0].clone())?;
         let rounded = guard("quantize", || {
             Rounded::of(&model, ranges).map_err(|e| PackerError::model("quantize", &e))
@@ -524,7 +514,7 @@ impl<'a, 'o> Writer<'a, 'o> {
     pub(crate) fn plan(&mut self, quantizer: Quantizer) -> Result<(), PackerError> {
         // What another CPU has to run is not compared here, so nothing shows that images may be taken apart.
         let by_image = self.options.target.runs_here() && self.ranges.is_none();
-        let quantizer = self.with_bytes(quantizer)?;
+        let quantizer = self.with_bytes(quantizer, self.ranges.as_ref())?;
         let rounded = self.decluttered.iter().map(|model| quantizer.apply(model.clone()));
         let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
         let graphs = self.imported.iter().zip(rounded);
@@ -582,10 +572,7 @@ impl<'a, 'o> Writer<'a, 'o> {
     ) -> Result<(), PackerError> {
         let rounds = (self.options.seed, ROUNDS);
         let reference = self.quantizer.reference(&imported.typed)?;
-        if let Some(report) = &mut self.int8 {
-            if let Some(Planned { way: Way::Whole(graphs), .. }) = self.graphs.first() {
-                (report.convolutions, report.kept) = graphs.bytes;
-            }
+        if let (Some(report), Some(_)) = (&mut self.int8, &self.ranges) {
             let found =
                 guard("verify", || verify_bytes(&written.bytes, reference, &imported.inputs, rounds))?;
             keep_worst(&mut report.relative_error, found);
@@ -680,8 +667,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             Err(e) => Some(format!("none: {e}")),
         };
         if let Some(int8) = &self.int8 {
-            let text = format!("{} convolutions, {} in f32", int8.convolutions, int8.kept);
-            provenance.options.insert("int8".to_owned(), text);
+            provenance.options.extend(int8.told());
         }
         provenance.options.extend(without.map(|why| ("portable".to_owned(), why)));
         provenance.options.extend(self.batch().map(|how| ("batch".to_owned(), how)));

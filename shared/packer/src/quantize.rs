@@ -133,7 +133,7 @@ fn look(
 }
 
 /// The rounded values of a model's constants.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Quantizer {
     rounded: HashMap<Fingerprint, Rounded>,
     encodings: Vec<Encoding>,
@@ -144,6 +144,7 @@ pub(crate) struct Quantizer {
 }
 
 /// A constant before and after, in the same order.
+#[derive(Clone)]
 struct Rounded {
     from: Arc<Tensor>,
     to: Arc<Tensor>,

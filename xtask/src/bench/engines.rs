@@ -32,6 +32,34 @@ pub(crate) const RTEN: &str = "rten";
 /// Whom warm runs are measured beside, unless told otherwise: one form of a model each.
 pub(crate) const WARM: [&str; 5] = [OURS, ORT, "openvino", RTEN, "tract"];
 
+/// This project with convolutions in bytes.
+pub(crate) const OURS_INT8: &str = "glowplug-int8";
+
+/// This engine and its nearest rival, each with its own form of a model whose convolutions are done in bytes.
+pub(crate) const INT8: &[Engine] = &[
+    Engine {
+        id: OURS_INT8,
+        title: "Glowplug, pack of `--weights int8 --compute int8`",
+        program: Program::Binary("bench-glowplug"),
+        file: "model.int8.glow",
+        beside: None,
+    },
+    Engine {
+        id: "ort-int8",
+        title: "ONNX Runtime 1.30 native, QDQ by its own static quantization, per channel, 7-bit weights",
+        program: Program::Binary("bench-ort"),
+        file: "model.int8.onnx",
+        beside: None,
+    },
+];
+
+impl Engine {
+    /// Whether its model is rounded, so that its answers are others: how far is told, not judged.
+    pub(crate) fn is_rounded(&self) -> bool {
+        INT8.iter().any(|engine| engine.id == self.id)
+    }
+}
+
 /// All engines, this one first.
 pub(crate) const ENGINES: &[Engine] = &[
     Engine {
@@ -99,8 +127,8 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_the_named_ones_exist() {
-        let ids: BTreeSet<_> = ENGINES.iter().map(|e| e.id).collect();
-        assert_eq!(ids.len(), ENGINES.len());
+        let ids: BTreeSet<_> = ENGINES.iter().chain(INT8).map(|e| e.id).collect();
+        assert_eq!(ids.len(), ENGINES.len() + INT8.len());
         assert!([OURS, ORT, RTEN].iter().chain(&WARM).all(|id| ids.contains(id)));
         assert_eq!(ENGINES[0].id, OURS);
     }

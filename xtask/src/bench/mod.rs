@@ -10,6 +10,7 @@ mod cloud;
 mod cold;
 mod compress;
 mod engines;
+mod int8;
 mod lambda;
 mod machine;
 mod plots;
@@ -26,7 +27,7 @@ use anyhow::{Context, Result, bail, ensure};
 use archive::Samples;
 use cases::{CASES, Case};
 use clap::{Args, Subcommand};
-use engines::{ENGINES, Engine, OURS, WARM};
+use engines::{ENGINES, Engine, INT8, ORT, OURS, WARM};
 use setup::Setup;
 use std::fs;
 use std::thread::available_parallelism;
@@ -41,6 +42,8 @@ pub(crate) enum Bench {
     Warm(WarmArgs),
     /// Packs the trained models in fewer bits, measures what that costs on real data, and archives the run
     Compress(CompressArgs),
+    /// Measures warm runs of convolutional networks in f32 and in int8, this engine's and ONNX Runtime's in turn, and archives the run
+    Int8(Int8Args),
     /// Makes the tables of docs/benchmarks.md and README.md from the newest archived run of each kind
     Tables {
         /// Fails where they differ, and writes nothing
@@ -123,12 +126,32 @@ pub(crate) struct CompressArgs {
     json: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct Int8Args {
+    /// These models
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..", default_values = int8::MODELS)]
+    models: Vec<String>,
+    /// Rounds of one process per engine; three where those of a model take long
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// How long each process times runs
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    budget_ms: u32,
+    /// Measures the binaries that are there already
+    #[arg(long)]
+    no_build: bool,
+    /// Prints the summary as JSON, and archives nothing
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the chore.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Cold(args) => cold(args),
         Bench::Warm(args) => warm(args),
         Bench::Compress(args) => compress(args),
+        Bench::Int8(args) => int8(args),
         Bench::Tables { check: true } => tables::check(),
         Bench::Tables { check: false } => tables::write(),
     }
@@ -221,6 +244,33 @@ fn compress(args: &CompressArgs) -> Result<()> {
     print!("{table}");
     println!("{}", archive::write(&summary, [("table.md".to_owned(), table)])?.display());
     Ok(())
+}
+
+/// On one thread, one image at a time.
+fn int8(args: &Int8Args) -> Result<()> {
+    let cases: Vec<&Case> = chosen(&args.models, CASES, |c| c.name)?;
+    let f32 = ENGINES.iter().filter(|e| [OURS, ORT].contains(&e.id));
+    let engines: Vec<&Engine> = f32.chain(INT8).collect();
+    let setup = Setup::ensure(&cases, &engines, !args.no_build)?;
+    let mut summary: Summary<WarmCase> = described(&setup, args.rounds, args.no_build);
+    summary.kind = int8::KIND.to_owned();
+    let effort = Effort { rounds: args.rounds, budget_ms: args.budget_ms };
+    let mut csv = warm::HEADER.to_owned();
+    process::pin(1);
+    for case in cases {
+        eprintln!("{}", case.name);
+        let place = Place { case, batch: 1, threads: 1 };
+        summary.cases.push(warm::measure(&setup, place, &engines, effort, &mut csv)?);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        let table = int8::table(&summary.cases);
+        print!("{table}");
+        let files = [("runs.csv".to_owned(), csv), ("table.md".to_owned(), table)];
+        println!("{}", archive::write(&summary, files)?.display());
+    }
+    right(&summary)
 }
 
 /// Errors: this engine answered wrongly somewhere. What rivals answer is told in the summary.

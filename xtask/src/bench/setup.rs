@@ -2,7 +2,7 @@
 //! model, and the packs. Versions are pinned, archives checked; all of it stays outside the clone.
 
 use super::cases::Case;
-use super::engines::{Engine, OURS, Program};
+use super::engines::{Engine, OURS, OURS_INT8, Program};
 use crate::models;
 use crate::venv::Venv;
 use crate::workspace::{self, PROFILE};
@@ -19,6 +19,8 @@ const ORT_ARCHIVE: &str = "onnxruntime-node-1.30.0.tgz";
 const ORT_SHA256: &str = "6e3390d6b783e7be946fad629292799da28d0b42f84856e50d2c1b0383291e75";
 const ORT_MEMBER: &str = "package/bin/napi-v6/linux/x64/libonnxruntime.so.1";
 const SCRIPTS: &str = "benches/scripts";
+/// The samples that ranges of activations are taken from.
+const CALIBRATION: &str = "calibration.npz";
 /// What ONNX Runtime writes of its own.
 const OPTIMIZED: &str = "model.optimized.onnx";
 
@@ -58,8 +60,8 @@ impl Setup {
             if engines.iter().any(|e| e.file == OPTIMIZED) {
                 setup.optimize(case);
             }
-            if engines.iter().any(|e| e.id == OURS) {
-                setup.pack(case)?;
+            for engine in engines.iter().filter(|e| [OURS, OURS_INT8].contains(&e.id)) {
+                setup.pack(case, engine)?;
             }
             setup.read_refusals(case, engines);
         }
@@ -178,20 +180,24 @@ impl Setup {
 
     /// Packs anew whenever the packer is another file than the one that made the pack. A refusal is kept in its own
     /// words.
-    fn pack(&mut self, case: &Case) -> Result<()> {
+    fn pack(&mut self, case: &Case, engine: &Engine) -> Result<()> {
         let folder = self.folder(case);
         let packer = self.bin_dir.join("glowplug");
-        let (pack, maker) = (folder.join("model.glow"), folder.join("model.glow.by"));
+        let (pack, maker) = (folder.join(engine.file), folder.join(format!("{}.by", engine.file)));
         let this = identity(&packer)?;
         if pack.is_file() && fs::read_to_string(&maker).is_ok_and(|noted| noted == this) {
             return Ok(());
         }
         // What a former packer made or said does not count.
-        let _ = (fs::remove_file(&pack), fs::remove_file(folder.join(format!("{OURS}.refused"))));
+        let _ = (fs::remove_file(&pack), fs::remove_file(folder.join(format!("{}.refused", engine.id))));
         let mut packing = workspace::command(&packer);
         packing.arg("pack").arg(folder.join("model.onnx")).arg("--output").arg(&pack);
         for pin in case.pins() {
             packing.args(["--input", &pin]);
+        }
+        if engine.id == OURS_INT8 {
+            packing.args(["--weights", "int8", "--compute", "int8", "--calibrate"]);
+            packing.arg(folder.join(CALIBRATION));
         }
         let output = packing.output().with_context(|| format!("starting {}", packer.display()))?;
         if output.status.success() {
@@ -199,7 +205,7 @@ impl Setup {
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         eprintln!("{}: not packed: {said}", case.label());
-        self.refuse(case, OURS, &said);
+        self.refuse(case, engine.id, &said);
         Ok(())
     }
 

@@ -1,15 +1,15 @@
 //! Which rounding each weight gets, and the proof that the pack keeps its contract.
 
 use super::{
-    AccuracyReport, CompressionReport, Contract, DataReport, LayerReport, MEASURED_STEP, Sensitivity, Trial,
-    broken, search,
+    AccuracyReport, CompressionReport, Contract, DataReport, Int8Report, LayerReport, MEASURED_STEP,
+    Sensitivity, Trial, broken, search,
 };
 use crate::calibrate;
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
 use crate::import::{Imported, Port};
-use crate::int8::{self, Compute};
-use crate::pack::{Int8Report, Planned, Stage, Writer, guard};
+use crate::int8::{self, Calibration, Compute};
+use crate::pack::{Planned, Stage, Writer, guard};
 use crate::prune::PruneReport;
 use crate::quantize::{
     Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tract_core::internal::TypedModel;
 
 /// Samples that sensitivities are measured on.
-const SENSITIVITY_SAMPLES: usize = 24;
+pub(super) const SENSITIVITY_SAMPLES: usize = 24;
 /// Weights below this part of all encoded values are f16 without being measured: they save nothing, and first layers are
 /// among them.
 const SMALL: usize = 500;
@@ -39,7 +39,16 @@ pub(crate) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn score(&self, plan: &Plan) -> Result<Score, PackerError> {
+    pub(super) fn metric(&self) -> &Metric {
+        &self.metric
+    }
+
+    /// What `after` has lost.
+    pub(super) fn drop(&self, after: Score) -> f64 {
+        self.metric.drop(self.before, after)
+    }
+
+    pub(super) fn score(&self, plan: &Plan) -> Result<Score, PackerError> {
         let answers = self.feed.answers_of(&self.metric, plan)?;
         self.feed.score(&self.metric, &answers, &self.float, self.labels.as_deref())
     }
@@ -104,6 +113,7 @@ impl<'o> Writer<'_, 'o> {
             }
             self.compression = Some(report);
         }
+        self.choose_bytes(&quantizer, judge.as_ref())?;
         self.stage(Stage::Plan, "");
         self.plan(quantizer)?;
         Ok(judge)
@@ -151,7 +161,7 @@ impl<'o> Writer<'_, 'o> {
         if self.options.compute == Compute::F32 {
             return Ok(());
         }
-        let data = data.ok_or_else(|| bad("compute int8 needs calibration data"))?.first(RANGE_SAMPLES);
+        let data = data.ok_or_else(|| bad("compute int8 needs calibration data"))?.spread(RANGE_SAMPLES);
         let feed = data.feed(self.ports())?;
         let (model, runs) = (&self.decluttered[0], feed.runs());
         let progress = &mut *self.options.progress;
@@ -163,7 +173,7 @@ impl<'o> Writer<'_, 'o> {
         Ok(())
     }
 
-    fn ports(&self) -> Vec<InputPort> {
+    pub(super) fn ports(&self) -> Vec<InputPort> {
         let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
         self.imported[0].inputs.iter().map(port).collect()
     }
@@ -189,7 +199,7 @@ impl<'o> Writer<'_, 'o> {
         self.stage(Stage::Quantize, &format!("f32 on {} samples", feed.samples()));
         let plan = match &self.unpruned {
             Some(unpruned) => self.light_of(&unpruned.float.imported, unpruned.float.simplified.clone())?,
-            None => self.light(&Quantizer::default())?,
+            None => self.light(&Quantizer::default(), None)?,
         };
         let names: Vec<&str> = plan.outputs().iter().map(|port| port.name.as_str()).collect();
         let output = accuracy.metric.output(&names)?;
@@ -207,7 +217,7 @@ impl<'o> Writer<'_, 'o> {
         let Some(unpruned) = &self.unpruned else { return Ok(None) };
         let mut report = unpruned.report.clone();
         if let Some(judge) = judge {
-            report.score = Some(judge.score(&*self.light(&Quantizer::default())?)?);
+            report.score = Some(judge.score(&*self.light(&Quantizer::default(), None)?)?);
             if let Some(other) = &unpruned.unrestored {
                 let plan = self.light_of(&other.imported, other.simplified.clone())?;
                 report.score_without_restoring = Some(judge.score(&plan)?);
@@ -216,15 +226,20 @@ impl<'o> Writer<'_, 'o> {
         Ok(Some(report))
     }
 
-    /// The default plan alone, in f32.
-    fn light(&self, quantizer: &Quantizer) -> Result<Arc<Plan>, PackerError> {
+    /// The default plan alone; in f32, where `ranges` do not say what is done in bytes.
+    pub(super) fn light(
+        &self,
+        quantizer: &Quantizer,
+        ranges: Option<&Calibration>,
+    ) -> Result<Arc<Plan>, PackerError> {
+        let quantizer = &self.with_bytes(quantizer.clone(), ranges)?;
         let model = quantizer.apply(self.decluttered[0].clone())?;
-        self.planned_alone(&self.imported[0], model, quantizer)
+        self.planned_alone(&self.imported[0], model, quantizer, ranges)
     }
 
-    /// The same of another model, its weights as they are.
+    /// The same of another model in f32, its weights as they are.
     fn light_of(&self, imported: &Imported, simplified: TypedModel) -> Result<Arc<Plan>, PackerError> {
-        self.planned_alone(imported, simplified, &Quantizer::default())
+        self.planned_alone(imported, simplified, &Quantizer::default(), None)
     }
 
     fn planned_alone(
@@ -232,8 +247,10 @@ impl<'o> Writer<'_, 'o> {
         imported: &Imported,
         model: TypedModel,
         quantizer: &Quantizer,
+        ranges: Option<&Calibration>,
     ) -> Result<Arc<Plan>, PackerError> {
-        let planned = Planned::of(imported, model, quantizer, self.options.target.runs_here(), None)?;
+        let by_image = self.options.target.runs_here() && ranges.is_none();
+        let planned = Planned::of(imported, model, quantizer, by_image, ranges)?;
         let mut builder = PackBuilder::new();
         let plan = planned.encode(quantizer.encodings(), &mut builder)?;
         plan.validate(builder.weights())?;
@@ -254,7 +271,7 @@ impl<'o> Writer<'_, 'o> {
     ) -> Result<(Vec<usize>, Vec<Sensitivity>), PackerError> {
         let feed = data.feed(self.ports())?;
         let values = Metric::values_of(metric);
-        let float = feed.answers_of(&values, &*self.light(&Quantizer::default())?)?;
+        let float = feed.answers_of(&values, &*self.light(&Quantizer::default(), None)?)?;
         let all: usize = candidates.iter().map(|c| c.tensor.len()).sum();
         let large: Vec<usize> =
             (0..candidates.len()).filter(|i| candidates[*i].tensor.len() * SMALL >= all).collect();
@@ -264,7 +281,7 @@ impl<'o> Writer<'_, 'o> {
             self.stage(Stage::Quantize, &format!("sensitivity, weight {} of {}", n + 1, large.len()));
             let rounding = Rounding::Int8 { step: MEASURED_STEP };
             let quantizer = Quantizer::new(candidate, &[rounding], moments)?;
-            let answers = feed.answers_of(&values, &*self.light(&quantizer)?)?;
+            let answers = feed.answers_of(&values, &*self.light(&quantizer, None)?)?;
             let error = answers.squared_error(&float);
             let finest = finest_step(&candidates[*index]);
             found.push(Sensitivity { values: candidates[*index].tensor.len(), error, finest });

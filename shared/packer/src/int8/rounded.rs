@@ -3,22 +3,20 @@
 
 use super::{Calibration, Pass};
 use crate::blocked::block_named;
-use std::collections::HashMap;
 use tract_core::internal::*;
 use tract_core::ops::cnn::Conv;
 use tract_core::ops::einsum::EinSum;
 use tract_core::ops::konst::Const;
 
 /// What constants become.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Rounded(Vec<(Arc<Tensor>, Arc<Tensor>)>);
 
 impl Rounded {
     /// The weights of all convolutions of `model`, simplified, that can be done in bytes.
     pub(crate) fn of(model: &TypedModel, calibration: &Calibration) -> TractResult<Rounded> {
         let (blocked, names) = block_named(model)?;
-        let (to, values) = (TypedModel::default(), HashMap::new());
-        let pass = Pass { from: &blocked, names, calibration, to, values };
+        let pass = Pass::new(&blocked, names, calibration);
         let mut rounded = Rounded::default();
         for (id, found) in pass.all()? {
             let name = &blocked.node(id).name;

@@ -3,6 +3,7 @@
 use super::conv::Slide;
 use super::tail::{byte, clamp};
 use crate::share::for_each;
+use glowplug_pack::int8::FEW;
 use glowplug_pack::plan::CHANNEL_BLOCK;
 use tract_core::internal::{TractResult, ensure};
 
@@ -64,14 +65,31 @@ impl Quantize {
                 }
                 continue;
             }
+            let done = if lanes == 1 && pixel == FEW { self.few(from, layout, to, vectors) } else { 0 };
+            let to = &mut to[done * pixel..];
             to.fill(0);
             for channel in 0..channels {
-                let from = from[channel / lanes * plane * lanes + channel % lanes..].iter().step_by(lanes);
-                let to = to[channel..].iter_mut().step_by(pixel);
-                to.zip(from).for_each(|(to, from)| *to = self.of(*from));
+                let from = from[(channel / lanes * plane + done) * lanes + channel % lanes..].iter();
+                let to = to.iter_mut().skip(channel).step_by(pixel);
+                to.zip(from.step_by(lanes)).for_each(|(to, from)| *to = self.of(*from));
             }
         }
         Ok(())
+    }
+
+    /// An image of few planes, eight positions at a time, as far as these go; gives how many were done.
+    fn few(&self, from: &[f32], layout: &Floats, to: &mut [u8], vectors: bool) -> usize {
+        let (whole, _) = to.as_chunks_mut::<{ FEW * CHANNEL_BLOCK }>();
+        for (at, to) in whole.iter_mut().enumerate() {
+            let mut bytes = [[0; CHANNEL_BLOCK]; FEW];
+            for (bytes, plane) in bytes.iter_mut().zip(from.chunks_exact(layout.plane)) {
+                *bytes = self.eight(&plane.as_chunks::<CHANNEL_BLOCK>().0[at], vectors);
+            }
+            for (position, to) in to.as_chunks_mut::<FEW>().0.iter_mut().enumerate() {
+                *to = bytes.map(|bytes| bytes[position]);
+            }
+        }
+        whole.len() * CHANNEL_BLOCK
     }
 
     fn eight(&self, values: &[f32; CHANNEL_BLOCK], vectors: bool) -> [u8; CHANNEL_BLOCK] {

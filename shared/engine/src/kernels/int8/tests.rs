@@ -313,22 +313,27 @@ fn operands_of_other_sizes_are_refused() {
 #[test]
 fn images_become_bytes_and_floats_again() {
     let mut random = Random(4);
-    for (channels, lanes) in [(3, 1), (3, 8), (24, 8), (5, 8), (17, 8), (40, 1)] {
-        let layout = Floats { channels, plane: 6, lanes };
+    let cases = [(3, 1), (3, 8), (24, 8), (5, 8), (17, 8), (40, 1)];
+    // Of a plane of 35, what is done eight at a time leaves some; of one of 16, nothing.
+    for ((channels, lanes), plane) in
+        cases.into_iter().flat_map(|case| [6, 16, 35].map(|plane| (case, plane)))
+    {
+        let layout = Floats { channels, plane, lanes };
         let pixels = if channels == 3 { vec![4, 16] } else { vec![pixel(channels).unwrap()] };
         for pixel in pixels {
             let mut from: Vec<f32> = (0..2 * layout.len()).map(|_| random.float() * 2.0).collect();
             from[..3].copy_from_slice(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
             let quantize = Quantize { inverse: 64.0, zero: 40.0, most: 127.0 };
-            let mut found = vec![0xee; 2 * 6 * pixel];
+            let mut found = vec![0xee; 2 * plane * pixel];
             for vectors in [false, has_avx2()] {
                 quantize.run(&from, &layout, &mut found, pixel, vectors).unwrap();
                 for (at, q) in found.iter().enumerate() {
-                    let (image, position, channel) = (at / pixel / 6, at / pixel % 6, at % pixel);
+                    let (image, position, channel) = (at / pixel / plane, at / pixel % plane, at % pixel);
                     if channel >= channels {
+                        assert!(lanes > 1 || *q == 0);
                         continue;
                     }
-                    let place = (channel / lanes * 6 + position) * lanes + channel % lanes;
+                    let place = (channel / lanes * plane + position) * lanes + channel % lanes;
                     let x = from[image * layout.len() + place];
                     let wanted = (x * 64.0 + 40.0).clamp(0.0, 127.0).round_ties_even();
                     assert_eq!(f32::from(*q), if x.is_nan() { 0.0 } else { wanted }, "{x}");
@@ -343,8 +348,8 @@ fn images_become_bytes_and_floats_again() {
             }
             dequantize.run(&found, pixel, &mut floats, &back).unwrap();
             for channel in 0..channels {
-                let x = floats[back.len() + (channel / 8 * 6 + 5) * 8 + channel % 8];
-                assert_eq!(x, (f32::from(found[(6 + 5) * pixel + channel]) - 40.0) / 64.0);
+                let x = floats[back.len() + (channel / 8 * plane + 5) * 8 + channel % 8];
+                assert_eq!(x, (f32::from(found[(plane + 5) * pixel + channel]) - 40.0) / 64.0);
             }
             quantize.run(&from[1..], &layout, &mut found, pixel, true).unwrap_err();
         }
