@@ -35,6 +35,8 @@ def f16(channels):
 
 
 ENCODINGS = {"f32": lambda channels: channels, "f16": f16, "int8": int8}
+# Weights below this part of all that are rounded are f16 where the others are int8.
+SMALL = 500
 
 
 def rounded(array, axis, encoding):
@@ -74,7 +76,8 @@ def images(m):
 
 
 def rows(m):
-    """Two tables, one of which is looked up by one-hot rows, and products with what follows them."""
+    """Two tables, one of which is looked up by one-hot rows, products with what follows them, and a table that is so small
+    that int8 leaves it f16."""
     ids = m.feed("ids", np.array([[3, 0, 39, -1, 12], [7, 7, 21, 38, 1]], np.int64))
     kinds = m.feed("kinds", np.array([[0, 5, 6, 2, 1], [4, 4, 900, 3, -1]], np.int32))
     numbers = m.weight("numbers", np.arange(6, dtype=np.int32))
@@ -84,6 +87,7 @@ def rows(m):
     m.give("Identity", [x])
     y = m.op("Relu", [m.op("Add", [m.op("MatMul", [x, m.many(27, 150, axis=1, scale=0.2)]), m.w(150)])])
     m.give("Add", [m.op("Add", [m.op("MatMul", [y, m.many(150, 27, axis=1, scale=0.1)]), m.w(27)]), x])
+    m.give("Gather", [m.many(5, 3, axis=0), m.feed("few", np.array([4, 0, -2, 1], np.int64))])
 
 
 def quantized(files, run):
@@ -94,11 +98,14 @@ def quantized(files, run):
         model = m.finish()
         plain = model.SerializeToString()
         members = {f"in.{k}": v for k, v in m.feeds.items()}
+        arrays = {t.name: numpy_helper.to_array(t) for t in m.initializers if t.name in m.axes}
+        values = sum(array.size for array in arrays.values())
         for encoding in ENCODINGS:
             for tensor in model.graph.initializer:
-                if tensor.name in m.axes:
-                    array = next(numpy_helper.to_array(t) for t in m.initializers if t.name == tensor.name)
-                    tensor.CopyFrom(numpy_helper.from_array(rounded(array, m.axes[tensor.name], encoding), tensor.name))
+                array = arrays.get(tensor.name)
+                if array is not None:
+                    own = "f16" if encoding == "int8" and array.size * SMALL < values else encoding
+                    tensor.CopyFrom(numpy_helper.from_array(rounded(array, m.axes[tensor.name], own), tensor.name))
             members |= {f"{encoding}.{k}": v for k, v in run(model.SerializeToString(), m.feeds).items()}
         files.data(f"quantized/{m.name}.onnx", plain)
         files.arrays(f"quantized/{m.name}.npz", members)

@@ -41,7 +41,8 @@ pub enum Weights {
     F32,
     /// IEEE 754 binary16.
     F16,
-    /// Bytes, with a scale for each output channel and each row of a table.
+    /// Bytes, with a scale for each output channel and each row of a table; f16 where a weight is so small that bytes save
+    /// nothing.
     Int8,
     /// What each of them can bear: as few bits as a contract allows.
     Auto,

@@ -23,11 +23,23 @@ use tract_core::internal::TypedModel;
 
 /// Samples that sensitivities are measured on.
 pub(super) const SENSITIVITY_SAMPLES: usize = 24;
-/// Weights below this part of all encoded values are f16 without being measured: they save nothing, and first layers are
-/// among them.
+/// Weights below this part of all encoded values are f16, never less: they save nothing, and first layers are among them.
 const SMALL: usize = 500;
 /// Samples that the ranges of activations are taken from.
 const RANGE_SAMPLES: usize = 64;
+
+/// Which candidates are not [`SMALL`].
+fn large(candidates: &[Candidate]) -> Vec<usize> {
+    let all: usize = candidates.iter().map(|c| c.tensor.len()).sum();
+    (0..candidates.len()).filter(|i| candidates[*i].tensor.len() * SMALL >= all).collect()
+}
+
+/// The rounding of each candidate, where those of the `large` ones are `chosen`.
+fn all_roundings(candidates: &[Candidate], large: &[usize], chosen: &[Rounding]) -> Vec<Rounding> {
+    let mut all = vec![Rounding::F16; candidates.len()];
+    large.iter().zip(chosen).for_each(|(index, rounding)| all[*index] = *rounding);
+    all
+}
 
 /// What a plan is judged by.
 pub(crate) struct Judge<'a> {
@@ -84,7 +96,10 @@ impl<'o> Writer<'_, 'o> {
         let roundings = match weights {
             Weights::F32 => Vec::new(),
             Weights::F16 => all(Rounding::F16),
-            Weights::Int8 => all(Rounding::Int8 { step: 0.0 }),
+            Weights::Int8 => {
+                let large = large(&candidates);
+                all_roundings(&candidates, &large, &vec![Rounding::Int8 { step: 0.0 }; large.len()])
+            }
             Weights::Auto => {
                 let data = calibration
                     .or(contract.accuracy.as_ref().map(|a| a.data))
@@ -272,9 +287,7 @@ impl<'o> Writer<'_, 'o> {
         let feed = data.feed(self.ports())?;
         let values = Metric::values_of(metric);
         let float = feed.answers_of(&values, &*self.light(&Quantizer::default(), None)?)?;
-        let all: usize = candidates.iter().map(|c| c.tensor.len()).sum();
-        let large: Vec<usize> =
-            (0..candidates.len()).filter(|i| candidates[*i].tensor.len() * SMALL >= all).collect();
+        let large = large(candidates);
         let mut found = Vec::new();
         for (n, index) in large.iter().enumerate() {
             let candidate = std::slice::from_ref(&candidates[*index]);
@@ -298,16 +311,11 @@ impl<'o> Writer<'_, 'o> {
         contract: &Contract<'_>,
     ) -> Result<(Vec<Rounding>, Vec<super::Point>), PackerError> {
         let max_drop = contract.accuracy.as_ref().and_then(|a| a.max_drop);
-        let of_all = |chosen: &[Rounding]| {
-            let mut all = vec![Rounding::F16; candidates.len()];
-            large.iter().zip(chosen).for_each(|(index, rounding)| all[*index] = *rounding);
-            all
-        };
         let mut tried = 0;
         let found = search(layers, (judge.map(|j| &j.metric), max_drop), contract.max_bytes, |chosen| {
             tried += 1;
             self.stage(Stage::Quantize, &format!("pack {tried} of the search"));
-            self.plan(Quantizer::new(candidates, &of_all(chosen), moments)?)?;
+            self.plan(Quantizer::new(candidates, &all_roundings(candidates, large, chosen), moments)?)?;
             let written = self.write(Default::default())?;
             let bytes = written.bytes.len() as u64;
             let Some(judge) = judge else { return Ok(Trial { bytes, score: None, drop: None }) };
@@ -319,7 +327,7 @@ impl<'o> Writer<'_, 'o> {
             );
             Ok(Trial { bytes, score: Some(score), drop: Some(drop) })
         })?;
-        Ok((of_all(&found.roundings), found.front))
+        Ok((all_roundings(candidates, large, &found.roundings), found.front))
     }
 
     /// Whether the pack as written keeps what was asked for.
