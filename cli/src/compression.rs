@@ -1,8 +1,9 @@
 //! What `pack` is told of accuracy: data, metric, bounds; and the report of what compression cost.
 
+use crate::commands::pack::write;
 use crate::folder::{self, Described};
 use crate::report::bytes;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
 use glowplug_packer::{
     Accuracy, CompressionReport, Contract, Dataset, Int8Report, Metric, Prune, PruneReport, Report,
@@ -85,19 +86,42 @@ impl CompressionArgs {
         Ok(Data { calibration, prune, evaluation, max_drop: self.max_drop, max_bytes: self.max_bytes })
     }
 
+    /// Whether a report can be written where it is wanted, before anything is measured; `others` are the other files of the command.
+    /// Errors: another name than FILE.md, no such folder, a file that is read or written as well.
+    pub(crate) fn check_report(&self, others: &[Option<&PathBuf>]) -> Result<()> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let told = || format!("--report {}", path.display());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        ensure!(path.extension().is_some_and(|e| e == "md"), "{}: expected FILE.md", told());
+        ensure!(folder.is_none_or(Path::is_dir), "{}: there is no such folder", told());
+        let others = others.iter().copied().chain([self.calibrate.as_ref(), self.eval.as_ref()]).flatten();
+        let place = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        let others =
+            others.map(|other| place(other)).collect::<std::io::Result<Vec<_>>>().with_context(told)?;
+        for file in report_files(path) {
+            let clear = !others.contains(&place(&file).with_context(told)?);
+            ensure!(clear, "{}: {} is another file of this command", told(), file.display());
+        }
+        Ok(())
+    }
+
     /// Writes the report, where one is wanted.
     pub(crate) fn write_report(&self, report: &Report) -> Result<()> {
         let Some(path) = &self.report else { return Ok(()) };
         let nothing = CompressionReport::default();
         let compression = report.compression.as_ref().unwrap_or(&nothing);
-        let put = |path: &Path, text: String| {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-        };
-        let drawing = (compression.front.len() > 1).then(|| path.with_extension("svg"));
-        put(path, markdown(report, compression, drawing.as_deref())?)?;
-        put(&path.with_extension("json"), serde_json::to_string_pretty(report)? + "\n")?;
-        drawing.map_or(Ok(()), |path| put(&path, svg(compression)?))
+        let [page, json, drawing] = report_files(path);
+        let scored = compression.front.iter().filter(|point| point.score.is_some()).count();
+        let drawing = (scored > 1 && scored == compression.front.len()).then_some(drawing);
+        write(&page, markdown(report, compression, drawing.as_deref())?.as_bytes())?;
+        write(&json, (serde_json::to_string_pretty(report)? + "\n").as_bytes())?;
+        drawing.map_or(Ok(()), |path| write(&path, svg(compression)?.as_bytes()))
     }
+}
+
+/// The page, and what is written beside it.
+fn report_files(page: &Path) -> [PathBuf; 3] {
+    [page.to_path_buf(), page.with_extension("json"), page.with_extension("svg")]
 }
 
 /// `0.5pt` as 0.005, `0.005` as itself.
@@ -151,7 +175,7 @@ pub(crate) fn told(f: &mut fmt::Formatter<'_>, compression: &CompressionReport) 
         )?;
     }
     if compression.front.len() > 1 {
-        writeln!(f, "  the smallest of {} packs that were tried", compression.front.len())?;
+        writeln!(f, "  chosen among {} packs that were tried", compression.front.len())?;
     }
     Ok(())
 }

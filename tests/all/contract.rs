@@ -145,6 +145,10 @@ fn a_pack_that_breaks_its_contract_is_not_written() -> Result<()> {
             ensure!(e.contains(part), "{e:?} does not say {part:?}");
         }
     }
+    // The bound holds for the pack of all targets, which is larger than the first one's.
+    let targets = ["--target", "common,avx512", "--max-bytes", "300kB"];
+    let e = glowplug_fails(1, &folder.pack(&output, &targets))?;
+    ensure!(e.contains("at most 300000 bytes: this one has"), "{e}");
     ensure!(std::fs::read(&output)? == b"what was there before", "the file was touched");
     let beside = std::fs::read_dir(folder.temp.path())?.count();
     ensure!(beside == 2, "{beside} files, wanted the data and what was there");
@@ -166,6 +170,9 @@ fn data_that_do_not_fit_are_told() -> Result<()> {
     let labelled = folder.data("labelled", vec![("image", images(4, 0)), ("label", labels(4))])?;
     let none = folder.text("none.npz");
     let output = folder.text("m.glow");
+    let (data_report, no_folder) = (folder.text("good.npz"), folder.text("none/r.md"));
+    let own = folder.text("m.md");
+    std::os::unix::fs::symlink(&good, folder.path("m.json"))?;
     for (args, parts) in [
         (vec!["--calibrate", &nan], vec!["input \"image\" of sample 0 holds NaN"]),
         (
@@ -184,7 +191,36 @@ fn data_that_do_not_fit_are_told() -> Result<()> {
         (vec!["--eval", &good], vec!["--metric"]),
         (vec!["--max-drop", "1%"], vec!["--max-drop", "0.5pt"]),
         (vec!["--max-bytes", "many"], vec!["8MB"]),
-        (vec!["--weights", "auto"], vec!["weights auto need a bound"]),
+        (vec!["--weights", "auto"], vec!["weights auto need a bound", "--max-drop", "--max-bytes"]),
+        (vec!["--compute", "int8"], vec!["compute int8 needs calibration data", "--calibrate"]),
+        (
+            vec!["--weights", "auto", "--compute", "int8", "--max-bytes", "1MB"],
+            vec!["compute int8 takes weights"],
+        ),
+        // What other CPUs would do cannot be chosen, nor measured, for all of them.
+        (
+            vec!["--target", "common,avx512", "--weights", "f16"],
+            vec!["--weights other than f32 takes one --target"],
+        ),
+        (
+            vec![
+                "--target",
+                "common,avx512",
+                "--weights",
+                "f32",
+                "--eval",
+                &good,
+                "--metric",
+                "cosine",
+                "--max-drop",
+                "1pt",
+            ],
+            vec!["--max-drop takes one --target"],
+        ),
+        // A report that would be written over something else.
+        (vec!["--calibrate", &good, "--report", &data_report], vec!["--report", "expected FILE.md"]),
+        (vec!["--report", &no_folder], vec!["--report", "no such folder"]),
+        (vec!["--calibrate", &good, "--report", &own], vec!["--report", "another file of this command"]),
         (vec!["--weights", "auto", "--max-bytes", "1MB"], vec!["need calibration or evaluation data"]),
     ] {
         let weights: &[&str] = if args.contains(&"--weights") { &[] } else { &["--weights", "int8"] };
@@ -193,6 +229,13 @@ fn data_that_do_not_fit_are_told() -> Result<()> {
             ensure!(e.contains(part), "{args:?}: {e:?} does not say {part:?}");
         }
         ensure!(!Path::new(&output).exists(), "{args:?}: a pack was written");
+    }
+    // Nor can what this CPU cannot run be calibrated.
+    #[cfg(target_arch = "x86_64")]
+    if !std::arch::is_x86_feature_detected!("avx512f") {
+        let args = ["--target", "avx512", "--weights", "int8", "--calibrate", &good];
+        let e = glowplug_fails(2, &folder.pack(&output, &args))?;
+        ensure!(e.contains("avx512") && e.contains("no data on this CPU"), "{e}");
     }
     Ok(())
 }

@@ -110,11 +110,9 @@ fn scores(args: &CompareArgs, models: &[Model], data: &Dataset, metric: &Metric)
         let output = metric.output(&names)?;
         let labels = manifest.outputs[output].labels.as_deref();
         let labels = labels.map(|name| model.asset(name)).transpose()?.flatten();
-        let labels = labels.map(|bytes| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect());
-        let labels: Option<Vec<String>> = labels;
         let answers = answers(&feed, metric, model, output, &bar)?;
         let float = first.get_or_insert_with(|| answers.clone());
-        scores.push(feed.score(metric, &answers, float, labels.as_deref())?);
+        scores.push(feed.score(metric, &answers, float, labels)?);
     }
     bar.finish_and_clear();
     Ok(scores)

@@ -70,6 +70,7 @@ struct Answer {
 /// Runs the command.
 pub(crate) fn run(args: &PackArgs) -> Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| args.model.with_extension("glow"));
+    args.compression.check_report(&[Some(&output), Some(&args.model), args.manifest.as_ref()])?;
     let bar = crate::progress::bar(Stage::ALL.len() as u64);
     let progress = |stage: Stage, detail: &str| {
         bar.set_position(stage as u64);
@@ -226,7 +227,7 @@ fn with_model<T>(
 }
 
 /// Writes all of `bytes` or nothing: into a file beside, then renamed.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".tmp");
     let beside = PathBuf::from(beside);

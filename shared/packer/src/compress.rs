@@ -46,6 +46,56 @@ pub struct Accuracy<'a> {
     pub max_drop: Option<f64>,
 }
 
+impl Contract<'_> {
+    pub(crate) fn bounds(&self) -> Bounds<'_> {
+        Bounds {
+            metric: self.accuracy.as_ref().map(|a| &a.metric),
+            max_drop: self.accuracy.as_ref().and_then(|a| a.max_drop),
+            max_bytes: self.max_bytes,
+        }
+    }
+}
+
+/// What of a contract can be broken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds<'a> {
+    metric: Option<&'a Metric>,
+    max_drop: Option<f64>,
+    max_bytes: Option<u64>,
+}
+
+impl Bounds<'_> {
+    /// Whether no more is lost than may be: where that is bounded, it has to be known.
+    pub(crate) fn accurate(&self, drop: Option<f64>) -> bool {
+        /// Metrics are ratios of counts and sums: the last bits of their differences are no loss.
+        const NOISE: f64 = 1e-9;
+        self.max_drop.is_none_or(|most| drop.is_some_and(|drop| drop <= most + NOISE))
+    }
+
+    fn small(&self, bytes: u64) -> bool {
+        self.max_bytes.is_none_or(|most| bytes <= most)
+    }
+
+    fn keeps(&self, trial: &Trial) -> bool {
+        self.accurate(trial.drop) && self.small(trial.bytes)
+    }
+
+    /// The error that tells what was asked for and what was reached.
+    fn broken(&self, best: Option<&Trial>) -> PackerError {
+        let mut wanted = Vec::new();
+        let told = self.metric.zip(self.max_drop);
+        wanted.extend(told.map(|(metric, most)| format!("loses at most {most} of {metric}")));
+        wanted.extend(self.max_bytes.map(|most| format!("has at most {most} bytes")));
+        let found = best.map(|trial| {
+            let lost = trial.drop.zip(self.metric);
+            let lost = lost.map(|(drop, metric)| format!(" and loses {drop:.5} of {metric}"));
+            format!(": the best found has {} bytes{}", trial.bytes, lost.unwrap_or_default())
+        });
+        let text = format!("no pack of this model {}{}", wanted.join(" and "), found.unwrap_or_default());
+        PackerError::new(ErrorKind::Contract, text)
+    }
+}
+
 /// What compression cost.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CompressionReport {
@@ -217,8 +267,7 @@ pub(crate) struct Choice {
 /// Errors: those of `try_them`; [`ErrorKind::Contract`] where no pack keeps it, with the best that was found.
 pub(crate) fn search(
     layers: &[Sensitivity],
-    (metric, max_drop): (Option<&Metric>, Option<f64>),
-    max_bytes: Option<u64>,
+    bounds: Bounds<'_>,
     mut try_them: impl FnMut(&[Rounding]) -> Result<Trial, PackerError>,
 ) -> Result<Choice, PackerError> {
     let roundings = |mu: f64| layers.iter().map(|layer| layer.rounding(mu)).collect::<Vec<_>>();
@@ -226,21 +275,22 @@ pub(crate) fn search(
         let each = layers.iter().map(|layer| layer.mu(step(layer))).filter(|mu| mu.is_finite() && *mu > 0.0);
         each.collect::<Vec<f64>>()
     };
+    // A little below half of the finest: there a weight becomes f16.
     let finest = ends(&|layer| f64::from(layer.finest) / 2.1).into_iter().fold(f64::INFINITY, f64::min);
     let coarsest = ends(&|_| COARSEST).into_iter().fold(0.0, f64::max);
     let mut front: Vec<Point> = Vec::new();
     let mut best: Option<(Trial, Vec<Rounding>)> = None;
     let mut nearest: Option<Trial> = None;
-    let accurate = |trial: &Trial| max_drop.is_none_or(|most| trial.drop.is_some_and(|drop| drop <= most));
-    let small = |trial: &Trial| max_bytes.is_none_or(|most| trial.bytes <= most);
+    let by_drop = bounds.max_drop.is_some();
+    let accurate = |trial: &Trial| bounds.accurate(trial.drop);
     let mut attempt = |mu: f64| -> Result<Trial, PackerError> {
         let chosen = roundings(mu);
         let trial = try_them(&chosen)?;
-        let keeps = accurate(&trial) && small(&trial);
+        let keeps = bounds.keeps(&trial);
         front.push(Point { bytes: trial.bytes, score: trial.score, keeps });
         // Where accuracy is bounded, smaller is better; else what is finer is.
         let better = |than: &Trial| {
-            if max_drop.is_some() { trial.bytes < than.bytes } else { trial.bytes > than.bytes }
+            if by_drop { trial.bytes < than.bytes } else { trial.bytes > than.bytes }
         };
         if keeps && best.as_ref().is_none_or(|(than, _)| better(than)) {
             best = Some((trial, chosen));
@@ -265,37 +315,19 @@ pub(crate) fn search(
     };
     let first = attempt(low.exp2())?;
     // The finest rounding is the most accurate one.
-    if accurate(&first) && (max_drop.is_some() || !small(&first)) && high > low {
+    if accurate(&first) && (by_drop || !bounds.small(first.bytes)) && high > low {
         for _ in 0..HALVINGS {
             let middle = f64::midpoint(low, high);
             let trial = attempt(middle.exp2())?;
-            let coarser = if max_drop.is_some() { accurate(&trial) } else { !small(&trial) };
+            let coarser = if by_drop { accurate(&trial) } else { !bounds.small(trial.bytes) };
             *(if coarser { &mut low } else { &mut high }) = middle;
         }
     }
     front.sort_by_key(|point| point.bytes);
     match best {
         Some((_, roundings)) => Ok(Choice { roundings, front }),
-        None => Err(broken(nearest.as_ref(), metric, max_drop, max_bytes)),
+        None => Err(bounds.broken(nearest.as_ref())),
     }
-}
-
-/// The error that tells what was asked for and what was reached.
-pub(crate) fn broken(
-    best: Option<&Trial>,
-    metric: Option<&Metric>,
-    max_drop: Option<f64>,
-    max_bytes: Option<u64>,
-) -> PackerError {
-    let mut wanted = Vec::new();
-    wanted.extend(metric.zip(max_drop).map(|(metric, most)| format!("loses at most {most} of {metric}")));
-    wanted.extend(max_bytes.map(|most| format!("has at most {most} bytes")));
-    let found = best.map(|trial| {
-        let lost = trial.drop.zip(metric).map(|(drop, metric)| format!(" and loses {drop:.5} of {metric}"));
-        format!(": the best found has {} bytes{}", trial.bytes, lost.unwrap_or_default())
-    });
-    let text = format!("no pack of this model {}{}", wanted.join(" and "), found.unwrap_or_default());
-    PackerError::new(ErrorKind::Contract, text)
 }
 
 #[cfg(test)]
@@ -327,6 +359,18 @@ mod tests {
         Trial { bytes: bytes as u64, score: Some(Score(1.0 - error.sqrt())), drop: Some(error.sqrt()) }
     }
 
+    fn bounds(drop: Option<(&Metric, f64)>, max_bytes: Option<u64>) -> Bounds<'_> {
+        Bounds { metric: drop.map(|(m, _)| m), max_drop: drop.map(|(_, most)| most), max_bytes }
+    }
+
+    #[test]
+    fn a_bound_holds_to_the_last_bits_and_only_what_is_known_keeps_it() {
+        let metric = top1();
+        let bounds = bounds(Some((&metric, 0.01)), None);
+        assert!(bounds.accurate(Some(0.95 - 0.94)) && !bounds.accurate(Some(0.0101)));
+        assert!(!bounds.accurate(None) && !bounds.accurate(Some(f64::NAN)));
+    }
+
     fn top1() -> Metric {
         "top1".parse().unwrap()
     }
@@ -335,7 +379,7 @@ mod tests {
     fn the_smallest_pack_that_keeps_the_contract_is_found() {
         for max_drop in [0.005, 0.02, 0.1] {
             let metric = top1();
-            let found = search(&LAYERS, (Some(&metric), Some(max_drop)), None, |r| Ok(trial(r))).unwrap();
+            let found = search(&LAYERS, bounds(Some((&metric, max_drop)), None), |r| Ok(trial(r))).unwrap();
             let chosen = trial(&found.roundings);
             assert!(chosen.drop.unwrap() <= max_drop);
             // Nothing of the same form is much smaller: all weights in one step take more.
@@ -353,12 +397,12 @@ mod tests {
     #[test]
     fn a_budget_of_bytes_is_used_up() {
         let most = 200_000;
-        let found = search(&LAYERS, (None, None), Some(most), |r| Ok(trial(r))).unwrap();
+        let found = search(&LAYERS, bounds(None, Some(most)), |r| Ok(trial(r))).unwrap();
         let bytes = trial(&found.roundings).bytes;
         // A matrix that goes from f16 to int8 is a step of its own.
         assert!((most - most / 10..=most).contains(&bytes), "{bytes}");
         // What has room for everything is left as fine as possible.
-        let found = search(&LAYERS, (None, None), Some(10_000_000), |r| Ok(trial(r))).unwrap();
+        let found = search(&LAYERS, bounds(None, Some(10_000_000)), |r| Ok(trial(r))).unwrap();
         assert_eq!(found.roundings[0], Rounding::F16);
         assert_eq!(found.front.len(), 1);
     }
@@ -366,23 +410,23 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_told_with_the_best() {
         let metric = top1();
-        let e = search(&LAYERS, (Some(&metric), Some(1e-9)), None, |r| Ok(trial(r))).unwrap_err();
+        let e = search(&LAYERS, bounds(Some((&metric, 1e-9)), None), |r| Ok(trial(r))).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Contract);
         assert!(
             e.to_string()
                 .starts_with("no pack of this model loses at most 0.000000001 of top1: the best found has"),
             "{e}"
         );
-        let e = search(&LAYERS, (Some(&metric), Some(0.01)), Some(5000), |r| Ok(trial(r))).unwrap_err();
+        let e = search(&LAYERS, bounds(Some((&metric, 0.01)), Some(5000)), |r| Ok(trial(r))).unwrap_err();
         assert!(e.to_string().contains("loses at most 0.01 of top1 and has at most 5000 bytes"), "{e}");
         let failed = |_: &[Rounding]| Err(PackerError::new(ErrorKind::Internal, "x"));
-        assert_eq!(search(&LAYERS, (None, None), Some(1), failed).unwrap_err().kind(), ErrorKind::Internal);
+        assert_eq!(search(&LAYERS, bounds(None, Some(1)), failed).unwrap_err().kind(), ErrorKind::Internal);
     }
 
     #[test]
     fn a_model_that_nothing_changes_is_rounded_as_coarsely_as_there_is() {
         let still = [Sensitivity { values: 100, error: 0.0, finest: 0.03 }];
-        let found = search(&still, (None, None), Some(1000), |r| {
+        let found = search(&still, bounds(None, Some(1000)), |r| {
             let coarse = matches!(r[0], Rounding::Int8 { step } if f64::from(step) == COARSEST);
             assert!(coarse, "{r:?}");
             Ok(Trial { bytes: 10, score: None, drop: None })

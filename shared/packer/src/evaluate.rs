@@ -292,16 +292,18 @@ impl Feed<'_> {
         self.answers(metric, run, |_| ())
     }
 
-    /// `metric` of `answers`; of those of the float model where it compares with them. `labels` are the texts of an output's
-    /// classes. Errors: data without what the metric compares with; answers that do not fit it.
+    /// `metric` of `answers`; of those of the float model where it compares with them. `labels` is the asset of an output's
+    /// labels: a text for each class, and line. Errors: data without what the metric compares with; answers that do not fit it.
     pub fn score(
         &self,
         metric: &Metric,
         answers: &Answers,
         float: &Answers,
-        labels: Option<&[String]>,
+        labels: Option<&[u8]>,
     ) -> Result<Score, PackerError> {
-        let labels = labels.or(self.data.texts.alphabet.as_deref());
+        let lines = |bytes| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
+        let labels = labels.map(lines);
+        let labels = labels.as_deref().or(self.data.texts.alphabet.as_deref());
         metric.score(&answers.0, &float.0, &self.data.truth(), labels)
     }
 }

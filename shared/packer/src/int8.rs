@@ -33,7 +33,7 @@ pub enum Compute {
     /// Floats, whatever their weights are stored in.
     #[default]
     F32,
-    /// Bytes, with sums in whole numbers: the same answer on every CPU, and faster.
+    /// Bytes, with sums in whole numbers: the same answer in vectors and in plain code, and faster.
     Int8,
 }
 
@@ -112,15 +112,21 @@ pub(crate) fn observe(
     let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); names.len()];
     each(&mut |index, values| {
         for value in values {
-            ensure!(value.is_finite(), "node {:?} gives {value} for calibration data", names[index]);
             let range = &mut ranges[index];
-            *range = (range.0.min(*value), range.1.max(*value));
+            // What is infinite, as masks are, has no range: no convolution there is done in bytes.
+            *range = match value.is_finite() {
+                true => (range.0.min(*value), range.1.max(*value)),
+                false => (f32::NEG_INFINITY, f32::INFINITY),
+            };
         }
         Ok(())
     })?;
     let mut counts = vec![vec![0u32; BINS]; names.len()];
     each(&mut |index, values| {
         let (least, most) = ranges[index];
+        if !(most - least).is_finite() {
+            return Ok(());
+        }
         let scale = BINS as f32 / (most - least).max(f32::MIN_POSITIVE);
         for value in values {
             #[allow(
@@ -199,6 +205,9 @@ fn channels(fact: &TypedFact) -> (usize, usize) {
 /// were counted in it.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "an estimate")]
 fn best_range((least, most): (f32, f32), counts: &[u32]) -> (f32, f32) {
+    if !(most - least).is_finite() {
+        return (least, most);
+    }
     let (low, width) = (f64::from(least), f64::from(most) - f64::from(least));
     let value = |bin: usize| low + (bin as f64 + 0.5) * width / counts.len() as f64;
     let error = |part: f64| {

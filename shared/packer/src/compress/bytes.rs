@@ -104,14 +104,10 @@ impl Writer<'_, '_> {
         let data = self.options.calibration.map(|data| data.spread(SENSITIVITY_SAMPLES));
         let all = self.split(quantizer, &ranges)?;
         let (chosen, sensitivities) = match (judge, max_drop, data) {
-            (Some(judge), Some(most), Some(data)) => {
+            (Some(judge), Some(_), Some(data)) => {
                 let sensitivities = self.bytes_sensitivities(quantizer, &ranges, &all, &data, judge)?;
-                let chosen = self.search_bytes(
-                    quantizer,
-                    (&ranges, &all, &sensitivities),
-                    (judge, most),
-                    &mut report.tried,
-                )?;
+                let found = (&ranges, &all[..], &sensitivities[..]);
+                let chosen = self.search_bytes(quantizer, found, judge, &mut report.tried)?;
                 (chosen, sensitivities)
             }
             _ => (ranges, Vec::new()),
@@ -156,12 +152,12 @@ impl Writer<'_, '_> {
         Ok(found)
     }
 
-    /// The choice with the most work in bytes that loses at most `max_drop`.
+    /// The choice with the most work in bytes that loses no more than may be lost.
     fn search_bytes(
         &mut self,
         quantizer: &Quantizer,
         (ranges, all, sensitivities): (&Calibration, &[Convolution], &[Option<f64>]),
-        (judge, max_drop): (&Judge<'_>, f64),
+        judge: &Judge<'_>,
         tried: &mut Vec<Int8Point>,
     ) -> Result<Calibration, PackerError> {
         let order = order(all, sensitivities);
@@ -182,7 +178,7 @@ impl Writer<'_, '_> {
             }
             let score = judge.score(&*self.light(quantizer, Some(&chosen))?)?;
             let (share, drop) = (share(&split), judge.drop(score));
-            let keeps = drop <= max_drop;
+            let keeps = self.options.contract.bounds().accurate(Some(drop));
             let text = format!("{:.3} of the multiply-adds in int8: {} {score}", share, judge.metric());
             self.stage(Stage::Quantize, &text);
             tried.push(Int8Point { share, score, keeps });

@@ -1,8 +1,8 @@
 //! Which rounding each weight gets, and the proof that the pack keeps its contract.
 
 use super::{
-    AccuracyReport, CompressionReport, Contract, DataReport, Int8Report, LayerReport, MEASURED_STEP,
-    Sensitivity, Trial, broken, search,
+    Accuracy, AccuracyReport, CompressionReport, Contract, DataReport, Int8Report, LayerReport,
+    MEASURED_STEP, Sensitivity, Trial, search,
 };
 use crate::calibrate;
 use crate::error::{ErrorKind, PackerError};
@@ -17,7 +17,7 @@ use crate::quantize::{
 use crate::verify::{Path, load};
 use glowplug_engine::Plan;
 use glowplug_pack::PackBuilder;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tract_core::internal::TypedModel;
 
@@ -46,7 +46,8 @@ pub(crate) struct Judge<'a> {
     metric: Metric,
     feed: Feed<'a>,
     float: Answers,
-    labels: Option<Vec<String>>,
+    /// The asset of the output's labels.
+    labels: Option<Vec<u8>>,
     before: Score,
 }
 
@@ -66,6 +67,32 @@ impl Judge<'_> {
     }
 }
 
+impl Judge<'_> {
+    fn told(&self, accuracy: &Accuracy<'_>, after: Score) -> AccuracyReport {
+        AccuracyReport {
+            metric: self.metric.to_string(),
+            data: DataReport::of(accuracy.data),
+            before: self.before,
+            after,
+            drop: self.drop(after),
+            max_drop: accuracy.max_drop,
+        }
+    }
+}
+
+/// What is told of each candidate, but what has to be measured.
+fn layers(candidates: &[Candidate], roundings: &[Rounding], quantizer: &Quantizer) -> Vec<LayerReport> {
+    let layer = |(candidate, rounding): (&Candidate, &Rounding)| LayerReport {
+        name: candidate.name.clone(),
+        values: candidate.tensor.len(),
+        // What an encoding has no place for stays as it is.
+        rounding: quantizer.rounded(candidate).map_or("f32".to_owned(), |_| rounding.to_string()),
+        entropy_bits: 0.0,
+        sensitivity: None,
+    };
+    candidates.iter().zip(roundings).map(layer).collect()
+}
+
 impl<'o> Writer<'_, 'o> {
     /// Chooses the roundings that the options ask for, and plans the model with them. Gives what the pack is to be judged by.
     pub(crate) fn compress(&mut self) -> Result<Option<Judge<'o>>, PackerError> {
@@ -77,12 +104,12 @@ impl<'o> Writer<'_, 'o> {
             Weights::F32 => Vec::new(),
             _ => candidates(self.decluttered)?,
         };
+        let by_data = matches!(weights, Weights::Int8 | Weights::Auto);
         let moments = match calibration {
-            Some(data) if !candidates.is_empty() => self.moments(data, &candidates)?,
+            Some(data) if by_data && !candidates.is_empty() => self.moments(data, &candidates)?,
             _ => HashMap::new(),
         };
-        let used =
-            weights != Weights::F32 || self.options.compute == Compute::Int8 || self.unpruned.is_some();
+        let used = by_data || self.options.compute == Compute::Int8 || self.unpruned.is_some();
         let mut report = CompressionReport {
             max_bytes: contract.max_bytes,
             calibration: calibration.filter(|_| used).map(DataReport::of),
@@ -107,6 +134,7 @@ impl<'o> Writer<'_, 'o> {
                 let data = data.ok_or_else(|| bad("weights auto need calibration or evaluation data"))?;
                 let metric = contract.accuracy.as_ref().map(|a| &a.metric);
                 let (chosen, layers) = self.sensitivities(&candidates, &moments, &data, metric)?;
+                self.compression = Some(report.clone());
                 let found =
                     self.search(&candidates, &moments, (&chosen, &layers), judge.as_ref(), &contract)?;
                 report.front = found.1;
@@ -116,15 +144,12 @@ impl<'o> Writer<'_, 'o> {
         };
         let quantizer = Quantizer::new(&candidates, &roundings, &moments)?;
         if judge.is_some() || contract.max_bytes.is_some() || calibration.is_some() {
-            for (i, (candidate, rounding)) in candidates.iter().zip(&roundings).enumerate() {
-                let measured = sensitivities.iter().find(|(index, _)| *index == i);
-                report.layers.push(LayerReport {
-                    name: candidate.name.clone(),
-                    values: candidate.tensor.len(),
-                    rounding: rounding.to_string(),
-                    entropy_bits: entropy_bits(candidate, quantizer.rounded(candidate)),
-                    sensitivity: measured.map(|(_, s): &(usize, Sensitivity)| s.error),
-                });
+            report.layers = layers(&candidates, &roundings, &quantizer);
+            for (layer, candidate) in report.layers.iter_mut().zip(&candidates) {
+                layer.entropy_bits = entropy_bits(candidate, quantizer.rounded(candidate));
+            }
+            for (index, sensitivity) in &sensitivities {
+                report.layers[*index].sensitivity = Some(sensitivity.error);
             }
             self.compression = Some(report);
         }
@@ -138,14 +163,7 @@ impl<'o> Writer<'_, 'o> {
     pub(crate) fn measure(&mut self, judge: Option<Judge<'o>>, bytes: &[u8]) -> Result<(), PackerError> {
         let (Some(judge), Some(accuracy)) = (judge, &self.options.contract.accuracy) else { return Ok(()) };
         let after = judge.score(&*load(bytes, &Path::Tuned, &self.imported[0].inputs)?)?;
-        let told = AccuracyReport {
-            metric: judge.metric.to_string(),
-            data: DataReport::of(accuracy.data),
-            before: judge.before,
-            after,
-            drop: judge.metric.drop(judge.before, after),
-            max_drop: accuracy.max_drop,
-        };
+        let told = judge.told(accuracy, after);
         if let Some(report) = &mut self.compression {
             report.accuracy = Some(told);
         }
@@ -154,9 +172,12 @@ impl<'o> Writer<'_, 'o> {
 
     /// What contradicts itself before anything is measured.
     fn check(&self, contract: &Contract<'_>) -> Result<(), PackerError> {
-        if contract.accuracy.is_some() && !self.options.target.runs_here() {
+        let (target, weights) = (self.options.target, self.options.weights);
+        let calibrated = self.options.calibration.is_some() && weights != Weights::F32;
+        let runs = contract.accuracy.is_some() || calibrated || self.options.compute == Compute::Int8;
+        if runs && !target.runs_here() {
             let text =
-                format!("accuracy of a pack for {} cannot be measured on this CPU", self.options.target);
+                format!("a model for {target} can be run on no data on this CPU, to calibrate or to measure");
             return Err(PackerError::new(ErrorKind::Target, text));
         }
         let bounded = contract.max_bytes.is_some() || contract.accuracy.iter().any(|a| a.max_drop.is_some());
@@ -166,7 +187,9 @@ impl<'o> Writer<'_, 'o> {
             ));
         }
         if self.options.weights == Weights::Auto && !bounded {
-            return Err(bad("weights auto need a bound: on what may be lost, or on the bytes of the pack"));
+            return Err(bad(
+                "weights auto need a bound: on what may be lost (--max-drop), or on the bytes of the pack (--max-bytes)",
+            ));
         }
         Ok(())
     }
@@ -176,7 +199,9 @@ impl<'o> Writer<'_, 'o> {
         if self.options.compute == Compute::F32 {
             return Ok(());
         }
-        let data = data.ok_or_else(|| bad("compute int8 needs calibration data"))?.spread(RANGE_SAMPLES);
+        let data = data
+            .ok_or_else(|| bad("compute int8 needs calibration data (--calibrate)"))?
+            .spread(RANGE_SAMPLES);
         let feed = data.feed(self.ports())?;
         let (model, runs) = (&self.decluttered[0], feed.runs());
         let progress = &mut *self.options.progress;
@@ -219,9 +244,7 @@ impl<'o> Writer<'_, 'o> {
         let names: Vec<&str> = plan.outputs().iter().map(|port| port.name.as_str()).collect();
         let output = accuracy.metric.output(&names)?;
         let labels = self.parsed.manifest.outputs.get(output).and_then(|o| o.labels.as_ref());
-        let labels = labels.and_then(|name| self.parsed.assets.get(name));
-        let labels = labels.map(|bytes| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect());
-        let labels: Option<Vec<String>> = labels;
+        let labels = labels.and_then(|name| self.parsed.assets.get(name)).cloned();
         let float = feed.answers_of(&accuracy.metric, &plan)?;
         let before = feed.score(&accuracy.metric, &float, &float, labels.as_deref())?;
         Ok(Some(Judge { metric: accuracy.metric.clone(), feed, float, labels, before }))
@@ -306,17 +329,26 @@ impl<'o> Writer<'_, 'o> {
         &mut self,
         candidates: &[Candidate],
         moments: &HashMap<String, Moments>,
-        (large, layers): (&[usize], &[Sensitivity]),
+        (large, sensitivities): (&[usize], &[Sensitivity]),
         judge: Option<&Judge<'_>>,
         contract: &Contract<'_>,
     ) -> Result<(Vec<Rounding>, Vec<super::Point>), PackerError> {
-        let max_drop = contract.accuracy.as_ref().and_then(|a| a.max_drop);
         let mut tried = 0;
-        let found = search(layers, (judge.map(|j| &j.metric), max_drop), contract.max_bytes, |chosen| {
+        // The manifest tells how far each output is off: what a trial says has as many digits as what will be measured.
+        let errors = self.imported[0].outputs.iter().map(|port| (port.name.clone(), 1.0 / 3.0e7));
+        let errors: BTreeMap<_, _> = errors.collect();
+        let found = search(sensitivities, contract.bounds(), |chosen| {
             tried += 1;
             self.stage(Stage::Quantize, &format!("pack {tried} of the search"));
-            self.plan(Quantizer::new(candidates, &all_roundings(candidates, large, chosen), moments)?)?;
-            let written = self.write(Default::default())?;
+            let roundings = all_roundings(candidates, large, chosen);
+            let quantizer = Quantizer::new(candidates, &roundings, moments)?;
+            // So does what it tells of compression.
+            if let Some(report) = &mut self.compression {
+                report.layers = layers(candidates, &roundings, &quantizer);
+                report.accuracy = judge.zip(contract.accuracy.as_ref()).map(|(j, a)| j.told(a, j.before));
+            }
+            self.plan(quantizer)?;
+            let written = self.write(errors.clone())?;
             let bytes = written.bytes.len() as u64;
             let Some(judge) = judge else { return Ok(Trial { bytes, score: None, drop: None }) };
             let score = judge.score(&*load(&written.bytes, &Path::Tuned, &self.imported[0].inputs)?)?;
@@ -332,16 +364,10 @@ impl<'o> Writer<'_, 'o> {
 
     /// Whether the pack as written keeps what was asked for.
     pub(crate) fn check_contract(&self, bytes: &[u8]) -> Result<(), PackerError> {
-        let contract = &self.options.contract;
+        let bounds = self.options.contract.bounds();
         let told = self.compression.as_ref().and_then(|c| c.accuracy.as_ref());
-        let (max_drop, drop) = (told.and_then(|t| t.max_drop), told.map(|t| t.drop));
-        let trial = Trial { bytes: bytes.len() as u64, score: told.map(|t| t.after), drop };
-        let accurate = max_drop.is_none_or(|most| drop.is_some_and(|drop| drop <= most));
-        let small = contract.max_bytes.is_none_or(|most| trial.bytes <= most);
-        if accurate && small {
-            return Ok(());
-        }
-        let metric = contract.accuracy.as_ref().map(|a| &a.metric);
-        Err(broken(Some(&trial), metric, max_drop, contract.max_bytes))
+        let (score, drop) = (told.map(|t| t.after), told.map(|t| t.drop));
+        let trial = Trial { bytes: bytes.len() as u64, score, drop };
+        if bounds.keeps(&trial) { Ok(()) } else { Err(bounds.broken(Some(&trial))) }
     }
 }
