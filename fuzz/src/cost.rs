@@ -1,5 +1,6 @@
 //! Which plans are small enough that a fuzzer gets on.
 
+use crate::window_of;
 use glowplug_pack::plan::{Fact, Node, Op, Operand, PlanGraph, ScanInput, Window, fact_of};
 use glowplug_pack::{Form, Pack, WeightId, element_count};
 
@@ -27,7 +28,7 @@ fn node(pack: &Pack, nodes: &[Node], node: &Node) -> usize {
     let operands: Vec<&Fact> = node.inputs.iter().filter_map(|o| fact_of(nodes, *o)).collect();
     let read = operands.iter().map(|f| values(f)).fold(0, usize::saturating_add);
     let given = node.outputs.iter().map(values).fold(0, usize::saturating_add);
-    let laid_out = match (window(&node.op), operands.first()) {
+    let laid_out = match (window_of!(&node.op), operands.first()) {
         (Some(w), Some(Fact::Tensor { shape, .. })) => seen(w, shape),
         _ => 0,
     };
@@ -42,7 +43,7 @@ fn node(pack: &Pack, nodes: &[Node], node: &Node) -> usize {
         },
         Op::Attention { keys, .. } => keys.saturating_mul(4),
         Op::Chain { steps } => steps.len() + 1,
-        op => window(op).map_or(1, |w| w.kernel.0.saturating_mul(w.kernel.1)),
+        op => window_of!(op).map_or(1, |w: &Window| w.kernel.0.saturating_mul(w.kernel.1)),
     };
     // A node takes its time whatever its size.
     given.saturating_mul(each).saturating_add(read).saturating_add(laid_out).saturating_add(64)
@@ -74,23 +75,6 @@ fn depth_of(pack: &Pack, weight: WeightId) -> usize {
         Ok(Form::Panels { k, .. }) => *k,
         Ok(Form::EncodedPanels { panel, .. }) => panel.k,
         _ => 1,
-    }
-}
-
-fn window(op: &Op) -> Option<&Window> {
-    match op {
-        Op::Im2col { window, .. }
-        | Op::DepthwiseConv { window, .. }
-        | Op::DirectConv { window, .. }
-        | Op::Col2Im { window }
-        | Op::AveragePool { window, .. }
-        | Op::MaxPool { window }
-        | Op::Int8Conv { window, .. }
-        | Op::Int8DepthwiseConv { window, .. }
-        | Op::Int8MaxPool { window }
-        | Op::BlockedConv { window, .. }
-        | Op::BlockedDepthwiseConv { window, .. } => Some(window),
-        _ => None,
     }
 }
 

@@ -5,6 +5,27 @@ pub mod cost;
 pub mod mutate;
 pub mod poison;
 
+/// The window of an operator, if it has one: `Some(window)` of whatever reference to an `Op` it is given.
+macro_rules! window_of {
+    ($op:expr) => {
+        match $op {
+            Op::Im2col { window, .. }
+            | Op::DepthwiseConv { window, .. }
+            | Op::DirectConv { window, .. }
+            | Op::Col2Im { window }
+            | Op::AveragePool { window, .. }
+            | Op::MaxPool { window }
+            | Op::Int8Conv { window, .. }
+            | Op::Int8DepthwiseConv { window, .. }
+            | Op::Int8MaxPool { window }
+            | Op::BlockedConv { window, .. }
+            | Op::BlockedDepthwiseConv { window, .. } => Some(window),
+            _ => None,
+        }
+    };
+}
+pub(crate) use window_of;
+
 use glowplug_pack::Pack;
 use std::sync::LazyLock;
 
@@ -18,8 +39,7 @@ pub struct Base {
     pub pack: Pack,
 }
 
-/// The golden pack of format 1, and one for every operator that reads weights. Those were made by
-/// `glowplug pack tests/data/ops/NAME.onnx -o fuzz/bases/NAME.glow`.
+/// The golden pack of format 1, and one for every operator that reads weights (docs/fuzzing.md tells how each was made).
 ///
 /// Seeds name them by place, so new ones go to the end.
 pub static BASES: LazyLock<Vec<Base>> = LazyLock::new(|| {
@@ -43,6 +63,9 @@ pub static BASES: LazyLock<Vec<Base>> = LazyLock::new(|| {
         "conv-groups" at "../bases/conv-groups.glow",
         "gather-rows" at "../bases/gather-rows.glow",
         "gather" at "../bases/gather.glow",
+        "rows-int8" at "../bases/rows-int8.glow",
+        "images-in-blocks-int8" at "../bases/images-in-blocks-int8.glow",
+        "depthwise-steps-int8" at "../bases/depthwise-steps-int8.glow",
     ];
     let base = |(name, file)| Base { name, file, pack: Pack::parse(file).expect("a base pack parses") };
     files.map(base).into()

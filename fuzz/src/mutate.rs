@@ -1,6 +1,7 @@
 //! Changes of a plan that leave it one more often than not: bytes changed at random rarely get past the rules, which
 //! want many numbers to agree.
 
+use crate::window_of;
 use glowplug_pack::plan::{Fact, Node, Op, Outlet, PlanGraph, Window, fact_of};
 use glowplug_pack::wire::{Reader, Writer};
 
@@ -70,7 +71,7 @@ fn extents(graph: &mut PlanGraph) -> Vec<&mut usize> {
         match &mut node.op {
             Op::Dense { rows, .. } => all.extend([&mut rows.outer, &mut rows.inner]),
             Op::Attention { batch, heads, queries, keys, .. } => all.extend([batch, heads, queries, keys]),
-            op => all.extend(window_of(op).into_iter().flat_map(|w| [&mut w.output.0, &mut w.output.1])),
+            op => all.extend(window_of!(op).into_iter().flat_map(|w| [&mut w.output.0, &mut w.output.1])),
         }
     }
     all
@@ -79,7 +80,7 @@ fn extents(graph: &mut PlanGraph) -> Vec<&mut usize> {
 /// Changes one number of one window. What it gives stays as large.
 fn window(graph: &mut PlanGraph, random: &mut Random) -> Option<()> {
     let nodes = graph.bodies.iter_mut().flat_map(|body| &mut body.nodes).chain(&mut graph.nodes);
-    let mut windows: Vec<&mut Window> = nodes.filter_map(|node| window_of(&mut node.op)).collect();
+    let mut windows: Vec<&mut Window> = nodes.filter_map(|node| window_of!(&mut node.op)).collect();
     let chosen = random.below(windows.len());
     let Some(Window { kernel, strides, dilations, pads, .. }) = windows.get_mut(chosen) else {
         return Some(());
@@ -88,23 +89,6 @@ fn window(graph: &mut PlanGraph, random: &mut Random) -> Option<()> {
     let number = if random.below(2) == 0 { &mut pair.0 } else { &mut pair.1 };
     *number = random.near(*number);
     Some(())
-}
-
-fn window_of(op: &mut Op) -> Option<&mut Window> {
-    match op {
-        Op::Im2col { window, .. }
-        | Op::DepthwiseConv { window, .. }
-        | Op::DirectConv { window, .. }
-        | Op::Col2Im { window }
-        | Op::AveragePool { window, .. }
-        | Op::MaxPool { window }
-        | Op::Int8Conv { window, .. }
-        | Op::Int8DepthwiseConv { window, .. }
-        | Op::Int8MaxPool { window }
-        | Op::BlockedConv { window, .. }
-        | Op::BlockedDepthwiseConv { window, .. } => Some(window),
-        _ => None,
-    }
 }
 
 /// Lets a node read another value that is like the one it read.

@@ -16,6 +16,7 @@ use crate::ops::{
 use crate::panels::{RegionPanels, deadline};
 use crate::planned::NodeFacts;
 use crate::values::{datum_type, from_bytes, packed_format, typed_fact};
+use glowplug_pack::int8::Runs;
 use glowplug_pack::plan::{
     AxisMap, BinaryOp, Body, CHANNEL_BLOCK, Fact, Fused, Kernel, Node, Op, Operand, Outlet, PanelFormat,
     PlanGraph, Reducer, ScanInput, Share, Step, Window, fact_of,
@@ -223,7 +224,8 @@ impl Decoder<'_> {
             Op::Int8Conv { window, kernel, zero, residual, tail } => {
                 let slide = int8::slide(window, first(inputs)?, *zero)?;
                 let (depth, filters) = self.extents(*kernel)?;
-                let runs = int8::runs(&slide, depth);
+                let taps = window.kernel.0 * window.kernel.1;
+                let runs = Runs::of(window, depth / taps.max(1), slide.pixel);
                 let reading = Reading::Runs(runs);
                 let weights = self.expanded.bytes.get(self.pack, self.region, *kernel, reading)?;
                 let (tail, shape) = (*tail, tensor_shape(output)?.to_vec());

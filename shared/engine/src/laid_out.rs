@@ -3,11 +3,12 @@
 //! Packs keep one form of a weight, which plans in f32 and the portable graph read too. Kernels take it in another order,
 //! made when a weight is first read and kept, one for all plans of a pack.
 
-use crate::kernels::int8::layout::{lay_out, lay_out_taps, panel_len, taps_len};
+use crate::kernels::int8::layout::{lay_out, lay_out_taps};
 use crate::panels::deadline;
-use glowplug_pack::int8::{PIXEL, Runs};
+use glowplug_pack::int8::{PIXEL, Runs, taps_bytes};
 use glowplug_pack::{EncodedPanel, Encoding, Form, Pack, Region, WeightId};
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tract_core::internal::{TractErrorContext as _, TractResult, bail, ensure};
@@ -85,6 +86,22 @@ pub(crate) struct LaidOut {
     values: OnceLock<Box<[i8]>>,
 }
 
+/// The same weight of the same region, read alike.
+impl PartialEq for LaidOut {
+    fn eq(&self, other: &LaidOut) -> bool {
+        Arc::ptr_eq(&self.region, &other.region)
+            && (&self.range, self.reading) == (&other.range, other.reading)
+    }
+}
+
+impl Eq for LaidOut {}
+
+impl fmt::Debug for LaidOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LaidOut({:?}, {:?})", self.range, self.reading)
+    }
+}
+
 impl LaidOut {
     /// Its values, once its bytes are there. Errors: bytes that do not come until this run's deadline; weights whose sums
     /// could exceed 16 bits.
@@ -101,30 +118,20 @@ impl LaidOut {
         let Stored { skip, len, stride } = self.stored;
         let parts = bytes.chunks(stride).map(|part| part.get(skip..skip + len));
         let parts = parts.collect::<Option<Vec<_>>>().context("a weight shorter than its form")?;
-        let each = match &self.reading {
-            Reading::Runs(runs) => panel_len(runs),
-            Reading::Taps => taps_len(len),
+        // Parts that lie together, and the bytes that these take.
+        let (together, each) = match &self.reading {
+            Reading::Runs(runs) => (1, runs.panel_bytes()),
+            Reading::Taps => (PIXEL, taps_bytes(len)),
         };
-        let count = match &self.reading {
-            Reading::Runs(_) => parts.len(),
-            Reading::Taps => parts.len().div_ceil(PIXEL),
-        };
+        let count = parts.len().div_ceil(together);
         let mut values = vec![0i8; each.checked_mul(count).context("a weight too large")?];
-        let mut fits = true;
-        match &self.reading {
-            Reading::Runs(runs) => {
-                for (part, to) in parts.iter().zip(values.chunks_exact_mut(each)) {
-                    fits &= lay_out(runs, part, to);
-                }
+        let fits = parts.iter().enumerate().all(|(i, part)| {
+            let to = &mut values[i / together * each..][..each];
+            match &self.reading {
+                Reading::Runs(runs) => lay_out(runs, part, to),
+                Reading::Taps => lay_out_taps(part, i % together, to),
             }
-            Reading::Taps => {
-                for (parts, to) in parts.chunks(PIXEL).zip(values.chunks_exact_mut(each)) {
-                    for (lane, part) in parts.iter().enumerate() {
-                        fits &= lay_out_taps(part, lane, to);
-                    }
-                }
-            }
-        }
+        });
         ensure!(fits, "weights in int8 whose sums could exceed 16 bits");
         Ok(values.into_boxed_slice())
     }

@@ -5,11 +5,11 @@ use tract_linalg::multithread::{Executor, current_tract_executor};
 
 /// The output of an operator, written by several threads in places of their own.
 #[derive(Clone, Copy)]
-pub(crate) struct Output(pub(crate) *mut f32);
+pub(crate) struct Output<T>(pub(crate) *mut T);
 
 // SAFETY: whoever writes through it on several threads writes to disjoint places.
 #[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Sync for Output {}
+unsafe impl<T: Send> Sync for Output<T> {}
 
 /// How many threads this run may use.
 pub(crate) fn threads() -> usize {

@@ -6,7 +6,9 @@
 //!
 //! Vector instructions of x86-64 add products in 16 bits before they widen them. [`Runs::group`] and [`tap_group`] tell
 //! which products are added so; where the weights of each group fit ([`fits`]), no sum is ever cut off, and integer
-//! arithmetic gives the same on every CPU.
+//! arithmetic gives the same on every CPU. Sums of 32 bits hold a window of [`MOST_STEPS`] or [`MOST_TAPS`].
+
+use crate::plan::{FILTER_PANEL, Window};
 
 /// Channels of a position that are worked on together: S is a multiple of it.
 pub const PIXEL: usize = 16;
@@ -24,7 +26,13 @@ const _: () = assert!(MOST as i32 * SUM_LIMIT <= i16::MAX as i32);
 /// Taps of a depthwise convolution that are summed up before anything is added in 32 bits.
 pub const CHUNK: usize = 10;
 /// The first taps of a chunk are a group, the others another.
-const FIRST: usize = 4;
+pub const FIRST_TAPS: usize = 4;
+/// The most steps of a window: each has two groups for every filter.
+pub const MOST_STEPS: usize = 32_768;
+/// The most taps of a depthwise convolution: two groups for every chunk.
+pub const MOST_TAPS: usize = MOST_STEPS * CHUNK;
+
+const _: () = assert!(2 * (MOST as i64 * SUM_LIMIT as i64) * MOST_STEPS as i64 <= i32::MAX as i64);
 
 /// Bytes of a position of `channels`. `None` where that overflows.
 #[must_use]
@@ -46,6 +54,12 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// Of a window over an image of `channels`, `pixel` bytes for each position.
+    #[must_use]
+    pub fn of(window: &Window, channels: usize, pixel: usize) -> Runs {
+        Runs { channels, pixel, kernel: window.kernel, joined: window.dilations.1 == 1 }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -57,6 +71,18 @@ impl Runs {
     pub fn octets(&self) -> usize {
         let bytes = if self.joined { self.kernel.1 * self.pixel } else { self.pixel };
         bytes.div_ceil(OCTET)
+    }
+
+    /// Steps of all of them.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.count().saturating_mul(self.octets())
+    }
+
+    /// Bytes of a panel of [`FILTER_PANEL`] filters, as kernels read it.
+    #[must_use]
+    pub fn panel_bytes(&self) -> usize {
+        self.steps().saturating_mul(OCTET * FILTER_PANEL)
     }
 
     /// Where the weight of `channel` and `tap`, counted row by row, is met: the step, and the byte within it.
@@ -77,10 +103,16 @@ impl Runs {
     }
 }
 
+/// Bytes of the `taps` of [`PIXEL`] channels, as kernels read them: in pairs, each pair twice.
+#[must_use]
+pub fn taps_bytes(taps: usize) -> usize {
+    taps.div_ceil(2).saturating_mul(4 * PIXEL)
+}
+
 /// As [`Runs::group`], for the taps of one channel of a depthwise convolution.
 #[must_use]
 pub fn tap_group(tap: usize) -> usize {
-    tap / CHUNK * 2 + usize::from(tap % CHUNK >= FIRST)
+    tap / CHUNK * 2 + usize::from(tap % CHUNK >= FIRST_TAPS)
 }
 
 /// Whether no group of weights can exceed 16 bits, each weight with its group. Groups need not be in order.
@@ -112,7 +144,7 @@ mod tests {
             [(3, 4, (7, 7), true), (20, 32, (1, 1), true), (24, 32, (3, 2), true), (5, 16, (2, 3), false)]
         {
             let runs = Runs { channels, pixel, kernel, joined };
-            let (steps, mut seen) = (runs.count() * runs.octets(), std::collections::HashSet::new());
+            let (steps, mut seen) = (runs.steps(), std::collections::HashSet::new());
             let mut groups = vec![0; steps * 2];
             for channel in 0..channels {
                 for tap in 0..kernel.0 * kernel.1 {

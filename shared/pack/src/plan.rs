@@ -32,7 +32,8 @@ use crate::weights::{Weight, WeightId};
 use crate::wire::{Reader, Wire, Writer};
 use crate::wire_struct;
 
-/// The most bytes that all node outputs of a plan may take together. No live plan comes near it; a hostile
+/// The most bytes that all node outputs of a plan may take together, with its weights that are laid out anew
+/// ([`Op::Int8Conv`], [`Op::Int8DepthwiseConv`]). No live plan comes near it; a hostile
 /// one cannot ask for more.
 pub const MAX_PLAN_BYTES: usize = 4 << 30;
 

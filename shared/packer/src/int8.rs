@@ -387,8 +387,7 @@ impl<'a> Pass<'a> {
         let input = self.from.outlet_fact(node.inputs[0])?.shape.as_concrete().map(<[usize]>::len);
         let few = input == Some(4) && channels <= FEW;
         let Some(bytes) = pixel(channels).filter(|_| residual) else { return Ok(None) };
-        let joined = window.dilations.1 == 1;
-        let runs = Runs { channels, pixel: if few { FEW } else { bytes }, kernel: window.kernel, joined };
+        let runs = Runs::of(&window, channels, if few { FEW } else { bytes });
         let filters = Filters::of(kernel, (!depthwise).then_some(&runs))?;
         Ok(filters.map(|filters| Found { filters, steps, depthwise, window }))
     }

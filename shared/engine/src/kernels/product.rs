@@ -143,7 +143,7 @@ struct Job<'a> {
     rows: &'a Rows<'a>,
     panels: &'a Panels<'a>,
     tail: &'a Tail<'a>,
-    out: Output,
+    out: Output<f32>,
     stride: usize,
     vectors: bool,
 }

@@ -91,7 +91,7 @@ struct Job<'a> {
     operands: &'a Operands<'a>,
     /// Values of one head: of queries and keys, and of values.
     widths: [usize; 2],
-    out: Output,
+    out: Output<f32>,
 }
 
 impl Job<'_> {

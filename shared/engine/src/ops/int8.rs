@@ -1,18 +1,18 @@
 //! Convolutions in bytes, and what brings images into bytes and back (`kernels::int8` has the arithmetic).
 
-use super::{not_an_image, plan_op, too_few};
-use crate::kernels::int8::conv::{Conv, Slide};
+use super::{filled, not_an_image, plan_op, too_few};
+use crate::kernels::int8::conv::Conv;
 use crate::kernels::int8::depthwise::Depthwise;
 use crate::kernels::int8::planes::{Dequantize, Floats, Quantize, max_pool};
-use crate::kernels::int8::{Function, Output, Residual, Tail, To, vectors};
+use crate::kernels::int8::slide::Slide;
+use crate::kernels::int8::{Output, Residual, Tail, vectors};
 use crate::laid_out::LaidOut;
 use crate::ops::window::axes;
 use glowplug_pack::int8::{MOST, Runs};
-use glowplug_pack::plan::{CHANNEL_BLOCK, Int8Function, Int8Tail, Window};
-use std::fmt;
+use glowplug_pack::plan::{CHANNEL_BLOCK, Int8Tail, Window};
 use std::sync::Arc;
 use tract_core::internal::{
-    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, args_1, not_out_of_plan, tvec,
+    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, not_out_of_plan, tvec,
 };
 
 /// What slides over an image of `[n, h, w, pixel]`.
@@ -22,35 +22,22 @@ pub(crate) fn slide(window: &Window, image: &[usize], zero: u8) -> TractResult<S
     Ok(Slide { vertical, horizontal, images, pixel, zero })
 }
 
-/// How a window over such an image meets `depth` weights of a filter.
-pub(crate) fn runs(slide: &Slide, depth: usize) -> Runs {
-    let kernel = (slide.vertical.kernel, slide.horizontal.kernel);
-    let channels = depth / (kernel.0 * kernel.1).max(1);
-    Runs { channels, pixel: slide.pixel, kernel, joined: slide.horizontal.dilation == 1 }
-}
-
 fn tail<'a>(
-    tail: &Int8Tail,
+    last: Int8Tail,
     multiplier: &'a TValue,
     bias: &'a TValue,
     residual: Option<Residual<'a>>,
 ) -> TractResult<Tail<'a>> {
-    let Int8Tail { function, scale, zero, low, high } = *tail;
-    let function = match function {
-        Int8Function::Identity => Function::Identity,
-        Int8Function::HardSwish => Function::HardSwish,
-    };
     Ok(Tail {
         multiplier: multiplier.try_as_plain_ram()?.as_slice::<f32>()?,
         bias: bias.try_as_plain_ram()?.as_slice::<f32>()?,
         residual,
-        function,
-        to: To { scale, zero, low, high },
+        last,
     })
 }
 
 /// A kernel of `C * kh * kw` taps for each output channel.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Int8Conv {
     pub(crate) slide: Slide,
     pub(crate) runs: Runs,
@@ -62,6 +49,8 @@ pub(crate) struct Int8Conv {
     pub(crate) shape: Vec<usize>,
 }
 plan_op!(Int8Conv);
+
+impl Eq for Int8Conv {}
 
 impl EvalOp for Int8Conv {
     not_out_of_plan!();
@@ -81,7 +70,7 @@ impl EvalOp for Int8Conv {
             filters: self.filters,
             input: x.try_as_plain_ram()?.as_slice::<u8>()?,
             weights: self.weights.get()?,
-            tail: tail(&self.tail, multiplier, bias, residual)?,
+            tail: tail(self.tail, multiplier, bias, residual)?,
             vectors: vectors(),
         };
         let floats = self.shape.len() == 5;
@@ -103,22 +92,8 @@ impl EvalOp for Int8Conv {
     }
 }
 
-impl PartialEq for Int8Conv {
-    fn eq(&self, other: &Int8Conv) -> bool {
-        Arc::ptr_eq(&self.weights, &other.weights) && self.slide == other.slide && self.tail == other.tail
-    }
-}
-
-impl Eq for Int8Conv {}
-
-impl fmt::Debug for Int8Conv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Int8Conv({:?}, {:?})", self.slide, self.tail)
-    }
-}
-
 /// One kernel of `kh x kw` taps per channel.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Int8DepthwiseConv {
     pub(crate) slide: Slide,
     pub(crate) weights: Arc<LaidOut>,
@@ -127,6 +102,8 @@ pub(crate) struct Int8DepthwiseConv {
     pub(crate) shape: Vec<usize>,
 }
 plan_op!(Int8DepthwiseConv);
+
+impl Eq for Int8DepthwiseConv {}
 
 impl EvalOp for Int8DepthwiseConv {
     not_out_of_plan!();
@@ -137,7 +114,7 @@ impl EvalOp for Int8DepthwiseConv {
             slide: self.slide,
             input: x.try_as_plain_ram()?.as_slice::<u8>()?,
             weights: self.weights.get()?,
-            tail: tail(&self.tail, multiplier, bias, None)?,
+            tail: tail(self.tail, multiplier, bias, None)?,
             vectors: vectors(),
         };
         // SAFETY: every byte is a u8, and the kernel writes all of them: its pieces of work cover all rows.
@@ -145,20 +122,6 @@ impl EvalOp for Int8DepthwiseConv {
         let mut output = unsafe { Tensor::uninitialized::<u8>(&self.shape) }?;
         conv.run(output.try_as_plain_ram_mut()?.as_slice_mut::<u8>()?)?;
         Ok(tvec!(output.into_tvalue()))
-    }
-}
-
-impl PartialEq for Int8DepthwiseConv {
-    fn eq(&self, other: &Int8DepthwiseConv) -> bool {
-        Arc::ptr_eq(&self.weights, &other.weights) && self.slide == other.slide && self.tail == other.tail
-    }
-}
-
-impl Eq for Int8DepthwiseConv {}
-
-impl fmt::Debug for Int8DepthwiseConv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Int8DepthwiseConv({:?}, {:?})", self.slide, self.tail)
     }
 }
 
@@ -175,11 +138,7 @@ impl EvalOp for Int8MaxPool {
     not_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = args_1!(inputs);
-        let mut output = Tensor::zero::<u8>(&self.shape)?;
-        let to = &mut output.try_as_plain_ram_mut()?;
-        max_pool(&self.slide, x.try_as_plain_ram()?.as_slice::<u8>()?, to.as_slice_mut::<u8>()?)?;
-        Ok(tvec!(output.into_tvalue()))
+        filled(&inputs, &self.shape, |x, to| max_pool(&self.slide, x, to))
     }
 }
 
@@ -211,14 +170,9 @@ impl EvalOp for QuantizeImage {
     not_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = args_1!(inputs);
         let [.., pixel] = self.shape[..] else { return Err(not_an_image(&self.shape)) };
-        let mut output = Tensor::zero::<u8>(&self.shape)?;
         let quantize = Quantize { inverse: self.inverse, zero: f32::from(self.zero), most: f32::from(MOST) };
-        let to = &mut output.try_as_plain_ram_mut()?;
-        let from = x.try_as_plain_ram()?;
-        quantize.run(from.as_slice::<f32>()?, &self.floats, to.as_slice_mut::<u8>()?, pixel, vectors())?;
-        Ok(tvec!(output.into_tvalue()))
+        filled(&inputs, &self.shape, |x, to| quantize.run(x, &self.floats, to, pixel, vectors()))
     }
 }
 
@@ -240,17 +194,8 @@ impl EvalOp for DequantizeImage {
     not_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let x = args_1!(inputs);
-        let mut output = Tensor::zero::<f32>(&self.shape)?;
         let dequantize = Dequantize { scale: self.scale, zero: f32::from(self.zero) };
-        let to = &mut output.try_as_plain_ram_mut()?;
-        let from = x.try_as_plain_ram()?;
-        dequantize.run(
-            from.as_slice::<u8>()?,
-            self.pixel,
-            to.as_slice_mut::<f32>()?,
-            &floats(&self.shape)?,
-        )?;
-        Ok(tvec!(output.into_tvalue()))
+        let layout = floats(&self.shape)?;
+        filled(&inputs, &self.shape, |x, to| dequantize.run(x, self.pixel, to, &layout))
     }
 }

@@ -44,6 +44,11 @@ pub(crate) use reduce::ReduceColumns;
 pub(crate) use scan::Scan;
 pub(crate) use upsample::Upsample;
 
+use tract_core::internal::{
+    Datum, IntoTValue, TValue, TVec, Tensor, TractError, TractResult, format_err, tvec,
+};
+use tract_core::num_traits::Zero;
+
 /// What tract asks of every operator and a plan has no use for.
 macro_rules! plan_op {
     ($name:ident) => {
@@ -77,11 +82,23 @@ macro_rules! plan_op {
 pub(crate) use plan_op;
 
 /// What a node with fewer operands than its rule asks for is answered with.
-fn too_few(inputs: &[tract_core::internal::TValue]) -> tract_core::internal::TractError {
-    tract_core::internal::format_err!("{} operands", inputs.len())
+fn too_few(inputs: &[TValue]) -> TractError {
+    format_err!("{} operands", inputs.len())
+}
+
+/// The output of an operator with one operand: zeros of `shape`, to which `fill` is given the operand's values.
+fn filled<X: Datum, Y: Datum + Zero>(
+    inputs: &[TValue],
+    shape: &[usize],
+    fill: impl FnOnce(&[X], &mut [Y]) -> TractResult<()>,
+) -> TractResult<TVec<TValue>> {
+    let [x] = inputs else { return Err(too_few(inputs)) };
+    let mut output = Tensor::zero::<Y>(shape)?;
+    fill(x.try_as_plain_ram()?.as_slice()?, output.try_as_plain_ram_mut()?.as_slice_mut()?)?;
+    Ok(tvec!(output.into_tvalue()))
 }
 
 /// What a shape that the plan's rules exclude is answered with.
-fn not_an_image(shape: &[usize]) -> tract_core::internal::TractError {
-    tract_core::internal::format_err!("a tensor of shape {shape:?}, expected an image")
+fn not_an_image(shape: &[usize]) -> TractError {
+    format_err!("a tensor of shape {shape:?}, expected an image")
 }

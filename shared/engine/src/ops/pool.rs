@@ -1,11 +1,9 @@
 //! MaxPool and AveragePool over the two axes of an image, its channels in planes or in blocks.
 
-use super::plan_op;
 use super::window::{Axis, axes};
+use super::{filled, plan_op};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Window};
-use tract_core::internal::{
-    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, args_1, not_out_of_plan, tvec,
-};
+use tract_core::internal::{EvalContext, EvalOp, TValue, TVec, TractResult, not_out_of_plan};
 
 /// What becomes of the values under a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +103,12 @@ impl EvalOp for Pool {
     not_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = args_1!(inputs);
-        let mut output = Tensor::zero::<f32>(&self.shape)?;
-        let input = input.try_as_plain_ram()?;
-        let mut plain = output.try_as_plain_ram_mut()?;
-        let (input, values) = (input.as_slice::<f32>()?, plain.as_slice_mut::<f32>()?);
-        match self.blocked {
-            true => self.planes::<CHANNEL_BLOCK>(input, values),
-            false => self.planes::<1>(input, values),
-        }
-        Ok(tvec!(output.into_tvalue()))
+        filled(&inputs, &self.shape, |input, output| {
+            match self.blocked {
+                true => self.planes::<CHANNEL_BLOCK>(input, output),
+                false => self.planes::<1>(input, output),
+            }
+            Ok(())
+        })
     }
 }

@@ -1,10 +1,8 @@
 //! Upsample: every position of an image becomes a block of equal ones.
 
-use super::plan_op;
+use super::{filled, plan_op};
 use glowplug_pack::plan::CHANNEL_BLOCK;
-use tract_core::internal::{
-    EvalContext, EvalOp, IntoTValue, TValue, TVec, Tensor, TractResult, args_1, not_out_of_plan, tvec,
-};
+use tract_core::internal::{EvalContext, EvalOp, TValue, TVec, TractResult, not_out_of_plan};
 
 /// ONNX Resize, nearest, by whole numbers along the rows and columns of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +47,12 @@ impl EvalOp for Upsample {
     not_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = args_1!(inputs);
-        let mut output = Tensor::zero::<f32>(&self.shape)?;
-        let input = input.try_as_plain_ram()?;
-        let mut plain = output.try_as_plain_ram_mut()?;
-        let (input, values) = (input.as_slice::<f32>()?, plain.as_slice_mut::<f32>()?);
-        match self.blocked {
-            true => self.positions::<CHANNEL_BLOCK>(input, values),
-            false => self.positions::<1>(input, values),
-        }
-        Ok(tvec!(output.into_tvalue()))
+        filled(&inputs, &self.shape, |input, output| {
+            match self.blocked {
+                true => self.positions::<CHANNEL_BLOCK>(input, output),
+                false => self.positions::<1>(input, output),
+            }
+            Ok(())
+        })
     }
 }

@@ -8,6 +8,7 @@ mod scan;
 mod windows;
 
 pub use blocked::conv_copies_little;
+pub(super) use int8::{laid_out, made_in_bytes};
 
 use super::validate::Context;
 use super::{Fact, Function, Op, Reducer, Share, Step, matmul};
@@ -59,12 +60,14 @@ fn one(context: &Context<'_>, op: &Op, inputs: &[&Fact], output: &Fact) -> Check
         Op::BlockedDepthwiseConv { window, kernel, steps } => {
             blocked::depthwise(context, window, *kernel, steps, inputs, output)
         }
-        Op::QuantizeImage { inverse, .. } => int8::quantize(*inverse, inputs, output),
-        Op::DequantizeImage { scale, .. } => int8::dequantize(*scale, inputs, output),
-        Op::Int8Conv { window, kernel, residual, tail, .. } => {
+        Op::QuantizeImage { inverse, zero } => int8::quantize(*inverse, *zero, inputs, output),
+        Op::DequantizeImage { scale, zero } => int8::dequantize(*scale, *zero, inputs, output),
+        Op::Int8Conv { window, kernel, zero, residual, tail } => {
+            int8::activation(*zero)?;
             int8::conv(context, window, *kernel, *residual, tail, inputs, output)
         }
-        Op::Int8DepthwiseConv { window, kernel, tail, .. } => {
+        Op::Int8DepthwiseConv { window, kernel, zero, tail } => {
+            int8::activation(*zero)?;
             int8::depthwise(context, window, *kernel, tail, inputs, output)
         }
         Op::Int8MaxPool { window } => int8::max_pool(window, inputs, output),

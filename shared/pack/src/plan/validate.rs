@@ -130,28 +130,29 @@ pub(super) fn graph(graph: &PlanGraph, weights: &[Weight]) -> Result<(), PackErr
     check_ends(graph).map_err(corrupt)
 }
 
-/// Nodes in order; adds the bytes of their outputs to `total`.
+/// Nodes in order; adds the bytes of their outputs, and of weights that they lay out anew, to `total`.
 fn nodes(context: &Context<'_>, nodes: &[Node], total: &mut usize) -> Result<(), String> {
     for (i, node) in nodes.iter().enumerate() {
         let place = |e: String| format!("node {i} ({:?}, {}): {e}", node.name, node.op.name());
         *total = total.saturating_add(check_node(context, nodes, i).map_err(place)?);
         if *total > MAX_PLAN_BYTES {
             return Err(format!(
-                "outputs up to node {i} take {total} bytes, at most {MAX_PLAN_BYTES} are allowed"
+                "outputs and weights laid out up to node {i} take {total} bytes, at most {MAX_PLAN_BYTES} are allowed"
             ));
         }
     }
     Ok(())
 }
 
-/// Node `index`; gives the bytes of its outputs.
+/// Node `index`; gives the bytes of its outputs and of the weights that it lays out anew.
 fn check_node(context: &Context<'_>, nodes: &[Node], index: usize) -> Result<usize, String> {
     let node = &nodes[index];
     let inputs = node.inputs.iter().map(|o| earlier(nodes, index, *o)).collect::<Result<Vec<_>, _>>()?;
     let bytes =
         node.outputs.iter().try_fold(0usize, |sum, o| Ok::<_, String>(sum.saturating_add(o.byte_len()?)))?;
     rules::check(context, &node.op, &inputs, &node.outputs)?;
-    Ok(bytes)
+    rules::made_in_bytes(&node.op, |slot| Some(&nodes[node.inputs.get(slot)?.node].op))?;
+    Ok(bytes.saturating_add(rules::laid_out(context, &node.op, &inputs)?))
 }
 
 fn earlier(nodes: &[Node], index: usize, outlet: Outlet) -> Result<&Fact, String> {

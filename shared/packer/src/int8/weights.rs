@@ -2,7 +2,7 @@
 
 use glowplug_pack::Encoding;
 use glowplug_pack::encoding::{int8_nearest, int8_scale};
-use glowplug_pack::int8::{Runs, SUM_LIMIT, most_of_a_group, tap_group};
+use glowplug_pack::int8::{MOST_STEPS, MOST_TAPS, Runs, SUM_LIMIT, most_of_a_group, tap_group};
 use tract_core::internal::*;
 
 /// How often a scale is made larger until its filter fits.
@@ -24,12 +24,15 @@ impl Filters {
     }
 
     /// Of a kernel `[O, I, kh, kw]`, its bytes met as `runs` say, or `[C, 1, kh, kw]` of one channel per group. What fits
-    /// already stays as it is. `None` where a filter holds what int8 has no place for.
+    /// already stays as it is. `None` where a filter holds what int8 has no place for, or is deeper than sums of 32 bits allow.
     pub(super) fn of(kernel: &Tensor, runs: Option<&Runs>) -> TractResult<Option<Filters>> {
         let [count, ..] = *kernel.shape() else { bail!("filters without an axis") };
         let plain = kernel.try_as_plain_ram()?;
         let values = plain.as_slice::<f32>()?;
         let depth = values.len() / count.max(1);
+        if runs.map_or(depth > MOST_TAPS, |runs| runs.steps() > MOST_STEPS) {
+            return Ok(None);
+        }
         let group = |at: usize| match runs {
             Some(runs) => {
                 let taps = runs.kernel.0 * runs.kernel.1;

@@ -1,12 +1,12 @@
 //! Convolutions with one group. A tile is three neighbouring outputs of sixteen channels.
 
-use super::layout::{FILTERS, STEP, panel_len};
+use super::layout::STEP;
+use super::slide::{Scratch, Slide};
 use super::tail::byte;
 use super::{Out, Output, Tail};
-use crate::ops::window::Axis;
 use crate::share::{for_each, threads};
 use glowplug_pack::int8::{OCTET, Runs};
-use glowplug_pack::plan::CHANNEL_BLOCK;
+use glowplug_pack::plan::{CHANNEL_BLOCK, FILTER_PANEL};
 use std::cell::RefCell;
 use std::ops::Range;
 use tract_core::internal::{TractResult, ensure};
@@ -20,102 +20,6 @@ const OUTPUT_BYTES: usize = 128 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
-
-/// What a thread lays out for the piece of work at hand; kept, so that no run allocates.
-pub(super) struct Scratch {
-    /// Rows of the input with their padding.
-    pub(super) rows: Vec<u8>,
-    /// Where each output's window begins, or each tap.
-    pub(super) places: Vec<usize>,
-}
-
-impl Scratch {
-    pub(super) const fn new() -> Scratch {
-        Scratch { rows: Vec::new(), places: Vec::new() }
-    }
-}
-
-/// What slides over what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Slide {
-    pub(crate) vertical: Axis,
-    pub(crate) horizontal: Axis,
-    /// Images.
-    pub(crate) images: usize,
-    /// Bytes of a position of the input.
-    pub(crate) pixel: usize,
-    /// What padding is: the byte that stands for 0.
-    pub(crate) zero: u8,
-}
-
-impl Slide {
-    /// Bytes of one image.
-    pub(super) fn image(&self) -> usize {
-        self.vertical.input * self.horizontal.input * self.pixel
-    }
-
-    /// Positions of one image of the output.
-    pub(super) fn outputs(&self) -> usize {
-        self.vertical.output * self.horizontal.output
-    }
-
-    /// Whether no window sees padding.
-    pub(super) fn is_inside(&self) -> bool {
-        let inside = |a: &Axis| a.interior() == (0..a.output);
-        inside(&self.vertical) && inside(&self.horizontal)
-    }
-
-    /// Rows of the input that `rows` rows of output see, and columns that a whole row sees.
-    fn seen(&self, rows: usize) -> (usize, usize) {
-        let reach = |a: &Axis, n: usize| (n - 1) * a.stride + (a.kernel - 1) * a.dilation + 1;
-        (reach(&self.vertical, rows), reach(&self.horizontal, self.horizontal.output))
-    }
-
-    /// Rows of output whose inputs take at most `bytes`, one at least.
-    pub(super) fn rows_within(&self, bytes: usize) -> usize {
-        let (reach, width) = self.seen(1);
-        let more = (bytes / (width * self.pixel).max(1)).saturating_sub(reach) / self.vertical.stride;
-        (1 + more).min(self.vertical.output)
-    }
-
-    /// The rows of `image` that the rows `rows` of output see, with their padding: `(bytes, bytes of a row, where the first
-    /// window begins)`. Read in place where `in_place`; else copied, with an octet more behind them.
-    pub(super) fn rows<'a>(
-        &self,
-        image: &'a [u8],
-        rows: &Range<usize>,
-        in_place: bool,
-        scratch: &'a mut Vec<u8>,
-    ) -> (&'a [u8], usize) {
-        let (v, h, pixel) = (&self.vertical, &self.horizontal, self.pixel);
-        let (top, left) = (v.origin(rows.start), h.origin(0));
-        let row = h.input * pixel;
-        if in_place {
-            return (&image[top.max(0).cast_unsigned() * row + left.max(0).cast_unsigned() * pixel..], row);
-        }
-        let (height, width) = self.seen(rows.len());
-        let to_row = width * pixel;
-        let len = height * to_row + OCTET;
-        if scratch.len() < len {
-            scratch.resize(len, 0);
-        }
-        let before = left.min(0).unsigned_abs().min(width);
-        let start = left.max(0).cast_unsigned().min(h.input);
-        let count = (h.input - start).min(width - before);
-        for (y, to) in scratch[..height * to_row].chunks_exact_mut(to_row).enumerate() {
-            let from = usize::try_from(top + y.cast_signed()).ok().filter(|y| *y < v.input);
-            let Some(from) = from else {
-                to.fill(self.zero);
-                continue;
-            };
-            to[..before * pixel].fill(self.zero);
-            to[before * pixel..][..count * pixel]
-                .copy_from_slice(&image[from * row + start * pixel..][..count * pixel]);
-            to[(before + count) * pixel..].fill(self.zero);
-        }
-        (&scratch[..len], to_row)
-    }
 }
 
 /// A convolution whose operands are about to be checked.
@@ -140,7 +44,7 @@ struct Piece {
 
 impl Conv<'_> {
     fn panels(&self) -> usize {
-        self.filters.div_ceil(FILTERS)
+        self.filters.div_ceil(FILTER_PANEL)
     }
 
     /// Writes all of the output. Errors: operands of other sizes than the geometry asks for.
@@ -154,10 +58,10 @@ impl Conv<'_> {
             "a run over another window"
         );
         ensure!(self.input.len() >= slide.images * slide.image(), "{} bytes of input", self.input.len());
-        ensure!(self.weights.len() >= panels * panel_len(&self.runs), "{} weights", self.weights.len());
-        self.tail.check(panels * FILTERS, outputs * panels * FILTERS)?;
+        ensure!(self.weights.len() >= panels * self.runs.panel_bytes(), "{} weights", self.weights.len());
+        self.tail.check(panels * FILTER_PANEL, outputs * panels * FILTER_PANEL)?;
         let wanted = match output {
-            Output::Bytes(_) => outputs * panels * FILTERS,
+            Output::Bytes(_) => outputs * panels * FILTER_PANEL,
             Output::Floats(_) => outputs * self.filters.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK,
         };
         ensure!(output.len() >= wanted, "an output of {} values, {wanted} are written", output.len());
@@ -165,7 +69,7 @@ impl Conv<'_> {
         let in_place = slide.is_inside() && slide.pixel.is_multiple_of(OCTET);
         // Threads get as many ranges each. Where there are fewer ranges than threads, they share the panels.
         let (threads, rows) = (threads(), slide.vertical.output);
-        let most = OUTPUT_BYTES / (slide.horizontal.output * panels * FILTERS).max(1);
+        let most = OUTPUT_BYTES / (slide.horizontal.output * panels * FILTER_PANEL).max(1);
         let at_once = slide.rows_within(INPUT_BYTES).min(most).max(1);
         let (ranges, shares) = match slide.images * rows.div_ceil(at_once) {
             all if all < threads => (rows.div_ceil(at_once), threads.min(panels)),
@@ -201,7 +105,7 @@ impl Conv<'_> {
         let taps = if self.runs.joined { 1 } else { h.kernel };
         let first = piece.image * slide.outputs() + piece.rows.start * h.output;
         for panel in piece.panels.clone() {
-            let len = panel_len(&self.runs);
+            let len = self.runs.panel_bytes();
             let tile = Tile {
                 input,
                 step,
@@ -266,7 +170,7 @@ impl Tile<'_> {
     /// As the vectors do it, one value after the other.
     #[allow(unsafe_code, reason = "threads share the output")]
     fn plain(&self, place: usize, at: usize) {
-        let mut sums = [0i32; FILTERS];
+        let mut sums = [0i32; FILTER_PANEL];
         let mut weights = self.weights.as_chunks::<STEP>().0.iter();
         for run in 0..self.rows * self.taps {
             let run = place + run / self.taps * self.step.0 + run % self.taps * self.step.1;
@@ -282,19 +186,19 @@ impl Tile<'_> {
                 }
             }
         }
-        let channel = self.panel * FILTERS;
+        let channel = self.panel * FILTER_PANEL;
         for (lane, sum) in sums.into_iter().enumerate() {
-            let place = (at * self.panels + self.panel) * FILTERS + lane;
+            let place = (at * self.panels + self.panel) * FILTER_PANEL + lane;
             let residual = self.tail.residual.map(|r| r.values[place]);
             let value = self.tail.value(sum, channel + lane, residual);
             // SAFETY: `Conv::run` checked that the output holds all panels of all positions; nobody else writes
             // these. A block that floats do not have is left out.
             unsafe {
                 match self.output {
-                    Out::Bytes(to) => to.add(place).write(byte(value)),
+                    Out::Bytes(to) => to.0.add(place).write(byte(value)),
                     Out::Floats(to) => {
                         if let Some(to_block) = self.block(at, lane / CHANNEL_BLOCK) {
-                            to.add(to_block + lane % CHANNEL_BLOCK).write(value);
+                            to.0.add(to_block + lane % CHANNEL_BLOCK).write(value);
                         }
                     }
                 }
@@ -312,9 +216,9 @@ impl Tile<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::super::Function;
     use super::super::tail::avx2::{Common, Constants, bytes, common, eights, value};
-    use super::{FILTERS, OCTET, Out, STEP, TILE, Tile};
+    use super::{FILTER_PANEL, OCTET, Out, STEP, TILE, Tile};
+    use glowplug_pack::plan::Int8Function;
     use std::arch::x86_64::*;
 
     /// # Safety
@@ -325,11 +229,11 @@ mod avx2 {
     pub(super) unsafe fn all(tile: &Tile<'_>, places: &[usize], first: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            match (tile.tail.residual.is_some(), tile.tail.function) {
-                (false, Function::Identity) => tiles::<false, false>(tile, places, first),
-                (true, Function::Identity) => tiles::<true, false>(tile, places, first),
-                (false, Function::HardSwish) => tiles::<false, true>(tile, places, first),
-                (true, Function::HardSwish) => tiles::<true, true>(tile, places, first),
+            match (tile.tail.residual.is_some(), tile.tail.last.function) {
+                (false, Int8Function::Identity) => tiles::<false, false>(tile, places, first),
+                (true, Int8Function::Identity) => tiles::<true, false>(tile, places, first),
+                (false, Int8Function::HardSwish) => tiles::<false, true>(tile, places, first),
+                (true, Int8Function::HardSwish) => tiles::<true, true>(tile, places, first),
             }
         }
     }
@@ -345,7 +249,7 @@ mod avx2 {
         places: &[usize],
         first: usize,
     ) {
-        let constants = &(eights(tile.tail, tile.panel * FILTERS), common(tile.tail));
+        let constants = &(eights(tile.tail, tile.panel * FILTER_PANEL), common(tile.tail));
         let (whole, rest) = places.as_chunks::<TILE>();
         // SAFETY: the caller's promise.
         unsafe {
@@ -405,7 +309,7 @@ mod avx2 {
             }
             for (p, sums) in sums.into_iter().enumerate() {
                 let at = first + p;
-                let place = (at * tile.panels + tile.panel) * FILTERS;
+                let place = (at * tile.panels + tile.panel) * FILTER_PANEL;
                 let residual = tile.tail.residual.filter(|_| RESIDUAL).map(|r| {
                     let bytes = _mm_loadu_si128(r.values.as_ptr().add(place).cast());
                     [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
@@ -414,11 +318,11 @@ mod avx2 {
                     value::<SWISH>((tile.tail, common), constants[v], sums[v], residual.map(|r| r[v]))
                 });
                 match tile.output {
-                    Out::Bytes(to) => _mm_storeu_si128(to.add(place).cast(), bytes(values)),
+                    Out::Bytes(to) => _mm_storeu_si128(to.0.add(place).cast(), bytes(values)),
                     Out::Floats(to) => {
                         for (half, values) in values.into_iter().enumerate() {
                             if let Some(block) = tile.block(at, half) {
-                                _mm256_storeu_ps(to.add(block), values);
+                                _mm256_storeu_ps(to.0.add(block), values);
                             }
                         }
                     }

@@ -1,11 +1,10 @@
 //! Convolutions with one channel per group: sixteen channels of two neighbouring outputs at a time.
 
-use super::conv::{Scratch, Slide};
-use super::layout::taps_len;
+use super::slide::{Scratch, Slide};
 use super::tail::byte;
 use super::{Out, Output, Tail};
 use crate::share::{for_each, threads};
-use glowplug_pack::int8::PIXEL;
+use glowplug_pack::int8::{PIXEL, taps_bytes};
 use std::cell::RefCell;
 use std::ops::Range;
 use tract_core::internal::{TractResult, ensure};
@@ -37,7 +36,7 @@ impl Depthwise<'_> {
     pub(crate) fn run(&self, output: &mut [u8]) -> TractResult<()> {
         let slide = &self.slide;
         let wanted = slide.images * slide.outputs() * slide.pixel;
-        let weights = slide.pixel / PIXEL * taps_len(self.taps());
+        let weights = slide.pixel / PIXEL * taps_bytes(self.taps());
         ensure!(slide.pixel > 0 && slide.pixel.is_multiple_of(PIXEL), "positions of {} bytes", slide.pixel);
         ensure!(self.input.len() >= slide.images * slide.image(), "{} bytes of input", self.input.len());
         ensure!(self.weights.len() >= weights, "{} weights of {weights}", self.weights.len());
@@ -142,7 +141,7 @@ impl Plane<'_> {
                     let sum = self.taps.iter().enumerate().map(product).sum();
                     let value = byte(self.tail.value(sum, channel, None));
                     // SAFETY: `Depthwise::run` checked that the output holds all of it; nobody else writes these.
-                    unsafe { output.add(at * self.pixel + channel).write(value) };
+                    unsafe { output.0.add(at * self.pixel + channel).write(value) };
                 }
             }
         }
@@ -151,14 +150,14 @@ impl Plane<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::super::Function;
     use super::super::tail::avx2::{common, quads, value};
     use super::{Out, PIXEL, Plane};
-    use glowplug_pack::int8::CHUNK;
+    use glowplug_pack::int8::{CHUNK, FIRST_TAPS};
+    use glowplug_pack::plan::Int8Function;
     use std::arch::x86_64::*;
 
     /// Pairs of taps of a chunk, the first ones and all.
-    const FIRST: usize = 2;
+    const FIRST: usize = FIRST_TAPS / 2;
     const PAIRS: usize = CHUNK / 2;
 
     /// # Safety
@@ -169,9 +168,9 @@ mod avx2 {
     pub(super) unsafe fn all(plane: &Plane<'_>) {
         // SAFETY: the caller's promise.
         unsafe {
-            match plane.tail.function {
-                Function::Identity => rows::<false>(plane),
-                Function::HardSwish => rows::<true>(plane),
+            match plane.tail.last.function {
+                Int8Function::Identity => rows::<false>(plane),
+                Int8Function::HardSwish => rows::<true>(plane),
             }
         }
     }
@@ -209,9 +208,9 @@ mod avx2 {
                         });
                         let [a, b, c, d] = whole;
                         let bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-                        _mm_storeu_si128(output.add(to(x)).cast(), _mm256_castsi256_si128(bytes));
+                        _mm_storeu_si128(output.0.add(to(x)).cast(), _mm256_castsi256_si128(bytes));
                         let second = _mm256_extracti128_si256::<1>(bytes);
-                        _mm_storeu_si128(output.add(to(other)).cast(), second);
+                        _mm_storeu_si128(output.0.add(to(other)).cast(), second);
                     }
                     x += 2;
                 }

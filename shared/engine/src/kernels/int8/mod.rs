@@ -17,13 +17,15 @@ pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod layout;
 pub(crate) mod planes;
+pub(crate) mod slide;
 mod tail;
 #[cfg(test)]
 mod tests;
 
 use crate::kernels::has_avx2;
+use crate::share;
 use std::cell::Cell;
-pub(crate) use tail::{Function, Residual, Tail, To};
+pub(crate) use tail::{Residual, Tail};
 
 thread_local! {
     static PLAIN: Cell<bool> = const { Cell::new(false) };
@@ -65,8 +67,8 @@ impl Output<'_> {
 
     fn shared(self) -> Out {
         match self {
-            Output::Bytes(to) => Out::Bytes(to.as_mut_ptr()),
-            Output::Floats(to) => Out::Floats(to.as_mut_ptr()),
+            Output::Bytes(to) => Out::Bytes(share::Output(to.as_mut_ptr())),
+            Output::Floats(to) => Out::Floats(share::Output(to.as_mut_ptr())),
         }
     }
 }
@@ -74,10 +76,6 @@ impl Output<'_> {
 /// The output, written by several threads in places of their own.
 #[derive(Clone, Copy)]
 enum Out {
-    Bytes(*mut u8),
-    Floats(*mut f32),
+    Bytes(share::Output<u8>),
+    Floats(share::Output<f32>),
 }
-
-// SAFETY: whoever writes through it on several threads writes to disjoint places.
-#[allow(unsafe_code, reason = "as the SAFETY comment says")]
-unsafe impl Sync for Out {}

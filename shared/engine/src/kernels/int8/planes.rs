@@ -1,6 +1,6 @@
 //! Into bytes and back, and pooling.
 
-use super::conv::Slide;
+use super::slide::Slide;
 use super::tail::{byte, clamp};
 use crate::share::for_each;
 use glowplug_pack::int8::FEW;
@@ -132,23 +132,30 @@ impl Dequantize {
     }
 }
 
+/// Bytes of the output that one piece of work of [`max_pool`] writes, or one row: rows may be a few bytes long.
+const POOLED_BYTES: usize = 16 << 10;
+
 /// The largest byte under each window; padding never wins, since no byte is below 0.
 pub(crate) fn max_pool(slide: &Slide, input: &[u8], output: &mut [u8]) -> TractResult<()> {
     let (v, h, pixel) = (slide.vertical, slide.horizontal, slide.pixel);
     let row = h.output * pixel;
     ensure!(row > 0 && output.len() == slide.images * v.output * row, "{} bytes", output.len());
     ensure!(input.len() >= slide.images * slide.image(), "{} bytes", input.len());
-    let rows: Vec<_> = output.chunks_exact_mut(row).map(std::sync::Mutex::new).collect();
-    for_each(rows.len(), |i| {
-        let (image, y) = (&input[i / v.output * slide.image()..], i % v.output);
-        // Nobody else takes this row.
-        let Ok(mut row) = rows[i].lock() else { return };
-        for (x, to) in row.chunks_exact_mut(pixel).enumerate() {
-            to.fill(0);
-            for y in v.taps(y).filter_map(|ky| v.at(y, ky)) {
-                for x in h.taps(x).filter_map(|kx| h.at(x, kx)) {
-                    let from = &image[(y * h.input + x) * pixel..][..pixel];
-                    to.iter_mut().zip(from).for_each(|(to, from)| *to = (*to).max(*from));
+    let at_once = (POOLED_BYTES / row).max(1);
+    let pieces: Vec<_> = output.chunks_mut(at_once * row).map(std::sync::Mutex::new).collect();
+    for_each(pieces.len(), |piece| {
+        // Nobody else takes these rows.
+        let Ok(mut rows) = pieces[piece].lock() else { return };
+        for (i, row) in rows.chunks_exact_mut(row).enumerate() {
+            let i = piece * at_once + i;
+            let (image, y) = (&input[i / v.output * slide.image()..], i % v.output);
+            for (x, to) in row.chunks_exact_mut(pixel).enumerate() {
+                to.fill(0);
+                for y in v.taps(y).filter_map(|ky| v.at(y, ky)) {
+                    for x in h.taps(x).filter_map(|kx| h.at(x, kx)) {
+                        let from = &image[(y * h.input + x) * pixel..][..pixel];
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to = (*to).max(*from));
+                    }
                 }
             }
         }

@@ -1,15 +1,8 @@
 //! What becomes of a sum: the definition, and the same for sixteen channels at once.
 
 use glowplug_pack::int8::PIXEL;
+use glowplug_pack::plan::{Int8Function, Int8Tail};
 use tract_core::internal::{TractResult, ensure};
-
-/// A function of what a sum stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Function {
-    Identity,
-    /// `x * min(max(x * (1 / 6) + 0.5, 0), 1)`.
-    HardSwish,
-}
 
 /// An image that is added to the sums.
 #[derive(Clone, Copy, Debug)]
@@ -28,19 +21,8 @@ pub(crate) struct Tail<'a> {
     /// As the multipliers.
     pub(crate) bias: &'a [f32],
     pub(crate) residual: Option<Residual<'a>>,
-    pub(crate) function: Function,
-    pub(crate) to: To,
-}
-
-/// Where a value goes once the function is applied.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct To {
-    /// Applied after a function other than the identity; without one they are part of multiplier and bias.
-    pub(crate) scale: f32,
-    /// As the scale.
-    pub(crate) zero: f32,
-    pub(crate) low: f32,
-    pub(crate) high: f32,
+    /// A function and limits.
+    pub(crate) last: Int8Tail,
 }
 
 impl Tail<'_> {
@@ -59,10 +41,11 @@ impl Tail<'_> {
         if let (Some(value), Some(residual)) = (residual, self.residual) {
             x += f32::from(value) * residual.scale;
         }
-        if self.function == Function::HardSwish {
-            x = x * clamp(x * (1.0 / 6.0) + 0.5, 0.0, 1.0) * self.to.scale + self.to.zero;
+        let Int8Tail { function, scale, zero, low, high } = self.last;
+        if function == Int8Function::HardSwish {
+            x = x * clamp(x * (1.0 / 6.0) + 0.5, 0.0, 1.0) * scale + zero;
         }
-        clamp(x, self.to.low, self.to.high)
+        clamp(x, low, high)
     }
 }
 
@@ -97,8 +80,8 @@ pub(super) mod avx2 {
     #[inline]
     pub(in super::super) fn common(tail: &Tail<'_>) -> Common {
         Common {
-            low: _mm256_set1_ps(tail.to.low),
-            high: _mm256_set1_ps(tail.to.high),
+            low: _mm256_set1_ps(tail.last.low),
+            high: _mm256_set1_ps(tail.last.high),
             residual: _mm256_set1_ps(tail.residual.map_or(0.0, |r| r.scale)),
         }
     }
@@ -153,8 +136,8 @@ pub(super) mod avx2 {
             let gate = _mm256_mul_ps(x, _mm256_set1_ps(1.0 / 6.0));
             let gate = _mm256_add_ps(gate, _mm256_set1_ps(0.5));
             let gate = clamp(gate, _mm256_setzero_ps(), _mm256_set1_ps(1.0));
-            let scaled = _mm256_mul_ps(_mm256_mul_ps(x, gate), _mm256_set1_ps(tail.to.scale));
-            x = _mm256_add_ps(scaled, _mm256_set1_ps(tail.to.zero));
+            let scaled = _mm256_mul_ps(_mm256_mul_ps(x, gate), _mm256_set1_ps(tail.last.scale));
+            x = _mm256_add_ps(scaled, _mm256_set1_ps(tail.last.zero));
         }
         clamp(x, common.low, common.high)
     }

@@ -6,15 +6,16 @@
     reason = "numbers that are made to fit"
 )]
 
-use super::conv::{Conv, Slide};
+use super::conv::Conv;
 use super::depthwise::Depthwise;
-use super::layout::{FILTERS, lay_out, lay_out_taps, panel_len, taps_len};
+use super::layout::{lay_out, lay_out_taps};
 use super::planes::{Dequantize, Floats, Quantize, max_pool};
-use super::{Function, Output, Residual, Tail, To};
+use super::slide::Slide;
+use super::{Output, Residual, Tail};
 use crate::kernels::has_avx2;
 use crate::ops::window::Axis;
-use glowplug_pack::int8::{FEW, MOST, Runs, fits, pixel, tap_group};
-use glowplug_pack::plan::CHANNEL_BLOCK;
+use glowplug_pack::int8::{FEW, MOST, Runs, fits, pixel, tap_group, taps_bytes};
+use glowplug_pack::plan::{CHANNEL_BLOCK, FILTER_PANEL, Int8Function, Int8Tail};
 
 struct Random(u64);
 
@@ -54,31 +55,29 @@ struct Constants {
     multiplier: Vec<f32>,
     bias: Vec<f32>,
     residual: Option<(Vec<u8>, f32)>,
-    function: Function,
-    to: To,
+    last: Int8Tail,
 }
 
 impl Constants {
     fn random(random: &mut Random, channels: usize, values: usize) -> Constants {
-        let function = [Function::Identity, Function::HardSwish][random.below(2)];
+        let function = [Int8Function::Identity, Int8Function::HardSwish][random.below(2)];
         let scale = match function {
-            Function::Identity => 0.004,
-            Function::HardSwish => 0.0004,
+            Int8Function::Identity => 0.004,
+            Int8Function::HardSwish => 0.0004,
         };
         let low = [0.0, 20.0][random.below(2)];
         Constants {
             multiplier: (0..channels).map(|_| random.float() * scale).collect(),
             bias: (0..channels).map(|_| random.float() * scale * 15000.0).collect(),
             residual: (random.below(2) == 0).then(|| (random.activations(values), random.float())),
-            function,
-            to: To { scale: 12.5, zero: 3.0, low, high: [127.0, 90.0][random.below(2)] },
+            last: Int8Tail { function, scale: 12.5, zero: 3.0, low, high: [127.0, 90.0][random.below(2)] },
         }
     }
 
     fn tail(&self) -> Tail<'_> {
         let residual = self.residual.as_ref().map(|(values, scale)| Residual { values, scale: *scale });
-        let Constants { multiplier, bias, function, to, .. } = self;
-        Tail { multiplier, bias, residual, function: *function, to: *to }
+        let Constants { multiplier, bias, last, .. } = self;
+        Tail { multiplier, bias, residual, last: *last }
     }
 
     /// The definition, written out.
@@ -89,12 +88,12 @@ impl Constants {
             let y = f32::from(values[place]) * scale;
             x += y;
         }
-        if self.function == Function::HardSwish {
+        if self.last.function == Int8Function::HardSwish {
             let gate = (x * (1.0f32 / 6.0) + 0.5).clamp(0.0, 1.0);
-            x = x * gate * self.to.scale;
-            x += self.to.zero;
+            x = x * gate * self.last.scale;
+            x += self.last.zero;
         }
-        x.clamp(self.to.low, self.to.high)
+        x.clamp(self.last.low, self.last.high)
     }
 }
 
@@ -121,21 +120,21 @@ fn check(random: &mut Random, slide: Slide, channels: usize, filters: usize) {
             filter.iter_mut().for_each(|w| *w /= 2);
         }
     }
-    let panels = filters.div_ceil(FILTERS);
-    let mut panel = vec![0u8; channels * taps * FILTERS];
-    let mut laid_out = vec![0i8; panels * panel_len(&runs)];
-    for (p, to) in laid_out.chunks_exact_mut(panel_len(&runs)).enumerate() {
+    let panels = filters.div_ceil(FILTER_PANEL);
+    let mut panel = vec![0u8; channels * taps * FILTER_PANEL];
+    let mut laid_out = vec![0i8; panels * runs.panel_bytes()];
+    for (p, to) in laid_out.chunks_exact_mut(runs.panel_bytes()).enumerate() {
         panel.fill(0);
-        for filter in p * FILTERS..filters.min((p + 1) * FILTERS) {
+        for filter in p * FILTER_PANEL..filters.min((p + 1) * FILTER_PANEL) {
             for depth in 0..channels * taps {
                 let weight = weights[filter * channels * taps + depth];
-                panel[depth * FILTERS + filter % FILTERS] = weight.cast_unsigned();
+                panel[depth * FILTER_PANEL + filter % FILTER_PANEL] = weight.cast_unsigned();
             }
         }
         assert!(lay_out(&runs, &panel, to));
     }
     let outputs = slide.images * slide.outputs();
-    let to_pixel = panels * FILTERS;
+    let to_pixel = panels * FILTER_PANEL;
     let constants = Constants::random(random, to_pixel, outputs * to_pixel);
     let tail = constants.tail();
     let blocks = filters.div_ceil(CHANNEL_BLOCK);
@@ -227,14 +226,14 @@ fn random_depthwise_convolutions_are_what_their_definition_says_to_the_bit() {
         let taps = vertical.kernel * horizontal.kernel;
         let input = random.activations(slide.images * slide.image());
         let mut weights = vec![0u8; channels * taps];
-        let mut laid_out = vec![0i8; pixel / 16 * taps_len(taps)];
+        let mut laid_out = vec![0i8; pixel / 16 * taps_bytes(taps)];
         for (channel, of_channel) in weights.chunks_exact_mut(taps).enumerate() {
             let mut found: Vec<i8> = (0..taps).map(|_| random.weight()).collect();
             while !fits(found.iter().enumerate().map(|(tap, w)| (tap_group(tap), *w))) {
                 found.iter_mut().for_each(|w| *w /= 2);
             }
             of_channel.iter_mut().zip(found).for_each(|(to, w)| *to = w.cast_unsigned());
-            let to = &mut laid_out[channel / 16 * taps_len(taps)..][..taps_len(taps)];
+            let to = &mut laid_out[channel / 16 * taps_bytes(taps)..][..taps_bytes(taps)];
             assert!(lay_out_taps(of_channel, channel % 16, to));
         }
         let constants = Constants { residual: None, ..Constants::random(&mut random, pixel, 0) };
@@ -267,16 +266,16 @@ fn random_depthwise_convolutions_are_what_their_definition_says_to_the_bit() {
 #[test]
 fn weights_that_could_exceed_16_bits_are_found() {
     let runs = Runs { channels: 8, pixel: 16, kernel: (1, 1), joined: true };
-    let mut panel = vec![0u8; 8 * FILTERS];
+    let mut panel = vec![0u8; 8 * FILTER_PANEL];
     // Bytes 0, 1, 4 and 5 are summed up together.
     for (depth, weight) in [(0, 127u8), (1, 127), (4, 4), (2, 127), (3, 127)] {
-        panel[depth * FILTERS + 9] = weight;
+        panel[depth * FILTER_PANEL + 9] = weight;
     }
-    let mut to = vec![0; panel_len(&runs)];
+    let mut to = vec![0; runs.panel_bytes()];
     assert!(lay_out(&runs, &panel, &mut to));
-    panel[5 * FILTERS + 9] = 1;
+    panel[5 * FILTER_PANEL + 9] = 1;
     assert!(!lay_out(&runs, &panel, &mut to));
-    let mut to = vec![0; taps_len(9)];
+    let mut to = vec![0; taps_bytes(9)];
     assert!(lay_out_taps(&[127, 127, 4, 0, 127, 0, 0, 127, 4], 3, &mut to));
     assert!(!lay_out_taps(&[127, 127, 4, 0, 127, 0, 0, 127, 5], 3, &mut to));
 }
@@ -287,8 +286,8 @@ fn operands_of_other_sizes_are_refused() {
     let slide = Slide { vertical: axis, horizontal: axis, images: 1, pixel: 16, zero: 0 };
     let runs = Runs { channels: 16, pixel: 16, kernel: (1, 1), joined: true };
     let (input, weights, floats) = (vec![0u8; 256], vec![0i8; 512], vec![0f32; 32]);
-    let to = To { scale: 1.0, zero: 0.0, low: 0.0, high: 127.0 };
-    let tail = Tail { multiplier: &floats, bias: &floats, residual: None, function: Function::Identity, to };
+    let last = Int8Tail { function: Int8Function::Identity, scale: 1.0, zero: 0.0, low: 0.0, high: 127.0 };
+    let tail = Tail { multiplier: &floats, bias: &floats, residual: None, last };
     let run = |input: &[u8], weights: &[i8], tail: Tail<'_>, slide: Slide, len: usize| {
         let conv = Conv { slide, runs, filters: 20, input, weights, tail, vectors: has_avx2() };
         conv.run(Output::Bytes(&mut vec![0; len]))
@@ -377,4 +376,11 @@ fn the_largest_byte_under_a_window_is_found() {
         }
         max_pool(&slide, &input[1..], &mut vec![0; found.len()]).unwrap_err();
     }
+    // In several pieces, which end within an image and go on into the next.
+    let axis = Axis { input: 37, kernel: 1, stride: 1, dilation: 1, pad: 0, output: 37 };
+    let slide = Slide { vertical: axis, horizontal: axis, images: 3, pixel: 16, zero: 0 };
+    let input = random.activations(3 * slide.image());
+    let mut found = vec![0xee; input.len()];
+    max_pool(&slide, &input, &mut found).unwrap();
+    assert!(found == input);
 }

@@ -160,7 +160,7 @@ struct Run<'a> {
     panels: &'a [f32],
     bias: &'a [f32],
     steps: &'a [Step<'a>],
-    output: Output,
+    output: Output<f32>,
 }
 
 /// A piece of work: some outputs of one image, for some of the panels.
@@ -485,7 +485,7 @@ struct Part<'a> {
     bias: Option<[f32; FILTER_PANEL]>,
     /// What follows the sums, once they are complete.
     steps: &'a [Step<'a>],
-    output: Output,
+    output: Output<f32>,
     /// Where the panel's first output goes.
     offset: usize,
     /// From a block of output channels to the next.

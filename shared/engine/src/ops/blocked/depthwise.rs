@@ -71,7 +71,7 @@ struct Block<'a> {
     places: &'a [usize],
     bias: [f32; CHANNEL_BLOCK],
     steps: &'a [Step<'a>],
-    output: Output,
+    output: Output<f32>,
     /// Where the block begins in the output.
     offset: usize,
     /// Which of its image's blocks it is.
@@ -141,7 +141,7 @@ struct Run<'a> {
     kernel: &'a [f32],
     bias: &'a [f32],
     steps: &'a [Step<'a>],
-    output: Output,
+    output: Output<f32>,
     /// Blocks of an image.
     blocks: usize,
 }

@@ -40,7 +40,11 @@ fn weights() -> Vec<Weight> {
     let weight = |name: &str, form| Weight { name: name.into(), place: Place::Blobs, offset: 0, form };
     let panels = |k, panel_bytes| Form::Panels { dtype: Dtype::F32, k, mn: 20, r: FILTER_PANEL, panel_bytes };
     let encoded = |k, r| Form::encoded_panels(EncodedPanel { encoding: Encoding::F16, k, r }, 20).unwrap();
-    let in_int8 = |k, r| Form::encoded_panels(EncodedPanel { encoding: Encoding::Int8, k, r }, 20).unwrap();
+    let of_int8 = |k, mn| {
+        Form::encoded_panels(EncodedPanel { encoding: Encoding::Int8, k, r: FILTER_PANEL }, mn).unwrap()
+    };
+    let narrow = Form::encoded_panels(EncodedPanel { encoding: Encoding::Int8, k: 12, r: 8 }, 20).unwrap();
+    let rows_of = |count, taps| Form::EncodedRows { encoding: Encoding::Int8, shape: vec![count, 1, taps] };
     vec![
         weight("kernel", Form::Plain { dtype: Dtype::F32, shape: vec![5, 3, 2, 2] }),
         weight("filters", panels(12, 12 * 64)),
@@ -53,10 +57,18 @@ fn weights() -> Vec<Weight> {
         weight("encoded, narrow", encoded(12, 8)),
         weight("encoded matrix", encoded(6, 16)),
         weight("encoded table", Form::EncodedRows { encoding: Encoding::Int8, shape: vec![7, 3] }),
-        weight("filters in int8", in_int8(12, 16)),
-        weight("low, in int8", in_int8(12, 8)),
+        weight("filters in int8", of_int8(12, 20)),
+        weight("low, in int8", narrow),
         weight("kernels in int8", Form::EncodedRows { encoding: Encoding::Int8, shape: vec![20, 1, 2, 2] }),
         weight("kernels in f16", Form::EncodedRows { encoding: Encoding::F16, shape: vec![20, 1, 2, 2] }),
+        weight("as deep as can be", of_int8(4 * 65_536, 20)),
+        weight("too deep", of_int8(4 * 65_552, 20)),
+        weight("as many taps as can be", rows_of(20, 512 * 640)),
+        weight("too many taps", rows_of(20, 512 * 641)),
+        weight("long rows of one channel", of_int8(16_384, 16_000)),
+        weight("more of them", of_int8(16_384, 16_400)),
+        weight("large kernels", rows_of(4352, 512 * 640)),
+        weight("more of these", rows_of(4480, 512 * 640)),
     ]
 }
 
@@ -67,11 +79,30 @@ fn verdict(graph: &PlanGraph) -> Result<(), String> {
     checked.map_err(|e| e.to_string())
 }
 
+/// `graph`, the images that its last node reads in bytes not sources but made out of floats.
+fn quantized(mut graph: PlanGraph) -> PlanGraph {
+    let Some(mut node) = graph.nodes.pop() else { return graph };
+    let sums = matches!(node.op, Op::Int8Conv { .. } | Op::Int8DepthwiseConv { .. } | Op::Int8MaxPool { .. });
+    for (i, outlet) in node.inputs.iter_mut().enumerate().filter(|_| sums) {
+        let fact = graph.nodes[i].outputs[0].clone();
+        let Fact::Tensor { dtype: Dtype::U8, shape } = &fact else { continue };
+        let plain = vec![shape[0], shape[3], shape[1], shape[2]];
+        graph.nodes[i].outputs = vec![Fact::f32(&plain)];
+        graph.head.inputs[i] = (Dtype::F32, plain);
+        let op = Op::QuantizeImage { inverse: 1.0, zero: 0 };
+        let from = std::mem::replace(outlet, Outlet { node: graph.nodes.len(), slot: 0 });
+        graph.nodes.push(Node { name: "quantize".into(), op, inputs: vec![from], outputs: vec![fact] });
+    }
+    graph.outputs.iter_mut().for_each(|o| o.node = graph.nodes.len());
+    graph.nodes.push(node);
+    graph
+}
+
 /// `right` is accepted; each of `wrong` (operator, operands, output) is refused with an error that holds its text.
 #[track_caller]
 fn rule(right: (Op, &[Fact], Fact), wrong: &[(Op, &[Fact], Fact, &str)]) {
     let (op, inputs, output) = right;
-    verdict(&graph(op, inputs, &[output], vec![])).unwrap();
+    verdict(&quantized(graph(op, inputs, &[output], vec![]))).unwrap();
     for (op, inputs, output, text) in wrong {
         let e = verdict(&graph(op.clone(), inputs, std::slice::from_ref(output), vec![])).unwrap_err();
         assert!(e.contains(text), "{e}, expected {text:?}");
@@ -216,12 +247,14 @@ const TAIL: Int8Tail =
 
 #[test]
 fn images_in_bytes() {
-    let op = |inverse| Op::QuantizeImage { inverse, zero: 3 };
+    let with = |inverse, zero| Op::QuantizeImage { inverse, zero };
+    let op = |inverse| with(inverse, 127);
     let (x, blocks) = (Fact::f32(&[2, 3, 4, 5]), Fact::f32(&[2, 3, 4, 5, 8]));
     rule(
         (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 4])),
         &[
             (op(f32::INFINITY), &[x.clone()], BYTES(&[2, 4, 5, 4]), "a factor of inf"),
+            (with(0.5, 128), &[x.clone()], BYTES(&[2, 4, 5, 4]), "128 for 0, expected at most 127"),
             (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 32]), "positions of 32 bytes for 3 channels"),
             (op(0.5), &[x.clone()], BYTES(&[2, 4, 5, 8]), "expected bytes [N, H, W, S]"),
             (op(0.5), &[x.clone()], BYTES(&[2, 5, 4, 4]), "gives Tensor"),
@@ -238,11 +271,13 @@ fn images_in_bytes() {
         (op(0.5), &[blocks.clone()], BYTES(&[2, 4, 5, 32])),
         &[(op(0.5), &[blocks.clone()], BYTES(&[2, 4, 5, 16]), "gives Tensor")],
     );
-    let back = |scale| Op::DequantizeImage { scale, zero: 3 };
+    let with = |scale, zero| Op::DequantizeImage { scale, zero };
+    let back = |scale| with(scale, 127);
     rule(
         (back(2.0), &[BYTES(&[2, 4, 5, 32])], blocks.clone()),
         &[
             (back(f32::NAN), &[BYTES(&[2, 4, 5, 32])], blocks.clone(), "a factor of NaN"),
+            (with(2.0, 128), &[BYTES(&[2, 4, 5, 32])], blocks.clone(), "128 for 0, expected at most 127"),
             (back(2.0), &[BYTES(&[2, 4, 5, 48])], blocks.clone(), "gives Tensor"),
             (back(2.0), &[BYTES(&[2, 5, 4, 32])], blocks.clone(), "gives Tensor"),
             (back(2.0), &[x], blocks, "expected bytes [N, H, W, S]"),
@@ -253,20 +288,22 @@ fn images_in_bytes() {
         (op.clone(), &[BYTES(&[2, 4, 4, 32])], BYTES(&[2, 2, 2, 32])),
         &[
             (op.clone(), &[BYTES(&[2, 4, 4, 32])], BYTES(&[2, 2, 2, 16]), "gives Tensor"),
-            (op, &[BYTES(&[2, 4, 4, 17])], BYTES(&[2, 2, 2, 17]), "expected bytes [N, H, W, S]"),
+            (op.clone(), &[BYTES(&[2, 4, 4, 17])], BYTES(&[2, 2, 2, 17]), "expected bytes [N, H, W, S]"),
+            (op, &[BYTES(&[2, 4, 4, 32])], BYTES(&[2, 2, 2, 32]), "operand 0 is given by Source"),
         ],
     );
 }
 
 #[test]
 fn convolutions_in_bytes() {
-    let conv = |window, kernel, residual, tail| Op::Int8Conv {
+    let with = |zero, window, kernel, residual, tail| Op::Int8Conv {
         window,
         kernel: WeightId(kernel),
-        zero: 0,
+        zero,
         residual,
         tail,
     };
+    let conv = |window, kernel, residual, tail| with(127, window, kernel, residual, tail);
     let (x, y, floats) = (BYTES(&[1, 4, 4, 4]), BYTES(&[1, 2, 2, 32]), Fact::f32(&[1, 3, 2, 2, 8]));
     let constant = Fact::f32(&[32]);
     let three = [x.clone(), constant.clone(), constant.clone()];
@@ -286,6 +323,8 @@ fn convolutions_in_bytes() {
             y.clone(),
         ),
         &[
+            (with(128, WINDOW, 11, None, TAIL), &three, y.clone(), "128 for 0, expected at most 127"),
+            (conv(WINDOW, 11, None, TAIL), &three, y.clone(), "operand 0 is given by Source"),
             (conv(WINDOW, 1, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
             (conv(WINDOW, 7, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
             (conv(WINDOW, 12, None, TAIL), &three, y.clone(), "expected panels of 16 in int8"),
@@ -311,13 +350,25 @@ fn convolutions_in_bytes() {
             (conv(WINDOW, 11, None, tail(0.0, f32::INFINITY)), &three, floats, "expected limits from"),
         ],
     );
-    let depthwise =
-        |kernel| Op::Int8DepthwiseConv { window: WINDOW, kernel: WeightId(kernel), zero: 0, tail: TAIL };
+    // The image is made as it should be, the residual is not.
+    let mut residual = quantized(graph(conv(WINDOW, 11, Some(0.5), TAIL), &four, &[y.clone()], vec![]));
+    let (shape, last) = (vec![1, 2, 2, 32], residual.nodes.len() - 1);
+    residual.nodes[3].outputs = vec![y.clone()];
+    residual.head.inputs[3] = (Dtype::U8, shape);
+    residual.nodes[last].inputs[3].node = 3;
+    residual.nodes.remove(last - 1);
+    residual.outputs[0].node = last - 1;
+    assert!(verdict(&residual).unwrap_err().contains("operand 3 is given by Source"));
+    let with =
+        |zero, kernel| Op::Int8DepthwiseConv { window: WINDOW, kernel: WeightId(kernel), zero, tail: TAIL };
+    let depthwise = |kernel| with(127, kernel);
     let (x, y) = (BYTES(&[1, 4, 4, 32]), BYTES(&[1, 2, 2, 32]));
     let three = [x.clone(), constant.clone(), constant.clone()];
     rule(
         (depthwise(13), &three, y.clone()),
         &[
+            (with(128, 13), &three, y.clone(), "128 for 0, expected at most 127"),
+            (depthwise(13), &three, y.clone(), "operand 0 is given by Source"),
             (depthwise(14), &three, y.clone(), "expected rows in int8"),
             (depthwise(11), &three, y.clone(), "expected rows in int8"),
             (depthwise(10), &three, y.clone(), "of 7 channels for"),
@@ -332,6 +383,85 @@ fn convolutions_in_bytes() {
             (depthwise(13), &three, Fact::f32(&[1, 3, 2, 2, 8]), "gives Tensor"),
         ],
     );
+}
+
+#[test]
+fn sums_of_convolutions_in_bytes_fit_32_bits() {
+    let constant = Fact::f32(&[32]);
+    let operands = |shape: &[usize]| [BYTES(shape), constant.clone(), constant.clone()];
+    let conv = |kernel| Op::Int8Conv {
+        window: WINDOW,
+        kernel: WeightId(kernel),
+        zero: 0,
+        residual: None,
+        tail: TAIL,
+    };
+    rule(
+        (conv(15), &operands(&[1, 4, 4, 65_536]), BYTES(&[1, 2, 2, 32])),
+        &[(
+            conv(16),
+            &operands(&[1, 4, 4, 65_552]),
+            BYTES(&[1, 2, 2, 32]),
+            "sums of 32776 steps, at most 32768",
+        )],
+    );
+    let depthwise = |width, kernel| Op::Int8DepthwiseConv {
+        window: Window { kernel: (512, width), output: (1, 1), ..WINDOW },
+        kernel: WeightId(kernel),
+        zero: 0,
+        tail: TAIL,
+    };
+    let wrong = (
+        depthwise(641, 18),
+        &operands(&[1, 512, 640, 32])[..],
+        BYTES(&[1, 1, 1, 32]),
+        "sums of Some(328192) taps, at most 327680",
+    );
+    rule((depthwise(640, 17), &operands(&[1, 512, 640, 32]), BYTES(&[1, 1, 1, 32])), &[wrong]);
+}
+
+/// One channel in positions of sixteen bytes takes sixteen bytes for each weight.
+#[test]
+fn weights_that_are_laid_out_count() {
+    let plan = |kernel, filters| {
+        let op = Op::Int8Conv {
+            window: Window { kernel: (1, 16_384), output: (1, 1), ..WINDOW },
+            kernel: WeightId(kernel),
+            zero: 0,
+            residual: None,
+            tail: TAIL,
+        };
+        let constant = Fact::f32(&[filters]);
+        let inputs = [BYTES(&[1, 1, 16_384, 16]), constant.clone(), constant];
+        verdict(&quantized(graph(op, &inputs, &[BYTES(&[1, 1, 1, filters])], vec![])))
+    };
+    plan(19, 16_000).unwrap();
+    assert!(plan(20, 16_400).unwrap_err().contains("are allowed"));
+    // Here the image that the kernels need to be so large takes as much again.
+    let plan = |kernel, s| {
+        let constant = Fact::f32(&[s]);
+        let op = Op::Int8DepthwiseConv {
+            window: Window { kernel: (512, 640), output: (1, 1), ..WINDOW },
+            kernel: WeightId(kernel),
+            zero: 0,
+            tail: TAIL,
+        };
+        let inputs = [BYTES(&[1, 1, 1, s]), constant.clone(), constant];
+        let mut graph = quantized(graph(op, &inputs, &[BYTES(&[1, 1, 1, s])], vec![]));
+        let node = graph.nodes.len() - 1;
+        let image = Node {
+            name: "large".into(),
+            op: Op::Int8MaxPool { window: Window { output: (512, 640), ..WINDOW } },
+            inputs: vec![graph.nodes[node].inputs[0]],
+            outputs: vec![BYTES(&[1, 512, 640, s])],
+        };
+        graph.nodes.insert(node, image);
+        graph.nodes[node + 1].inputs[0].node = node;
+        graph.outputs[0].node = node + 1;
+        verdict(&graph)
+    };
+    plan(21, 4352).unwrap();
+    assert!(plan(22, 4480).unwrap_err().contains("are allowed"));
 }
 
 #[test]
