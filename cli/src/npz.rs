@@ -207,8 +207,8 @@ mod tests {
         // Numbers by that name are an input of the model.
         assert!(file(&npy_of_two()).unwrap().text().is_none());
         for (from, to) in [("<U3", "<U0"), ("(2,)", "(9999999999999999,)")] {
-            let text = String::from_utf8_lossy(&npy[..10 + 118]).replace(from, to);
-            let header = text[10..].trim_end();
+            let text = String::from_utf8_lossy(&npy[10..10 + 118]).replace(from, to);
+            let header = text.trim_end();
             let mut hostile = b"\x93NUMPY\x01\x00".to_vec();
             hostile.extend(u16::try_from(header.len() + 1).unwrap().to_le_bytes());
             hostile.extend(format!("{header}\n").as_bytes());

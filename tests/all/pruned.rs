@@ -119,7 +119,7 @@ fn what_cannot_be_pruned_is_told() -> Result<()> {
     let (onnx, calibration) = (text(&data("blocks.onnx")), text(&data("calib.npz")));
     // Its only products read what else reads too.
     let other = text(&repo("tests/data/quantized/rows.onnx"));
-    let rows = text(&repo("tests/data/quantized/rows.npz"));
+    let rows = text(&repo("tests/data/ops/dense-rows-2.npz"));
     for (onnx, args, part) in [
         (&onnx, &["--prune", "0", "--calibrate", &calibration][..], "expected a part as 25% or 0.25"),
         (&onnx, &["--prune", "120%", "--calibrate", &calibration], "expected a part as 25% or 0.25"),

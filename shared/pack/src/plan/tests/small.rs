@@ -177,7 +177,7 @@ fn convolutions_in_blocks() {
             (conv(WINDOW, 0, &[]), &two, y.clone(), "expected panels"),
             (conv(WINDOW, 2, &[]), &two, y.clone(), "panel_bytes at least 768"),
             (conv(WINDOW, 3, &[]), &two, y.clone(), "r=16"),
-            (conv(WINDOW, 99, &[]), &two, y.clone(), "weight 99 of a table of 15"),
+            (conv(WINDOW, 99, &[]), &two, y.clone(), "weight 99 of a table of 23"),
             (conv(WINDOW, 8, &[]), &two, y.clone(), "r=16"),
             (conv(WINDOW, 9, &[]), &two, y.clone(), "panels 6 deep"),
             (conv(WINDOW, 10, &[]), &two, y.clone(), "expected panels"),
@@ -740,7 +740,7 @@ fn dense() {
             (with(5, 2, 8, 3, 2, true, true), &all, y.clone(), "r=16"),
             (with(8, 2, 8, 3, 2, true, true), &all, y.clone(), "r=16"),
             (with(10, 2, 8, 3, 2, true, true), &all, y.clone(), "expected panels"),
-            (with(99, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 99 of a table of 15"),
+            (with(99, 2, 8, 3, 2, true, true), &all, y.clone(), "weight 99 of a table of 23"),
         ],
     );
     rule(
@@ -765,7 +765,7 @@ fn one_hot_rows() {
         &[
             (op(0), &[ids.clone(), bias.clone()], y.clone(), "no matrix of f32"),
             (op(4), &[ids.clone(), bias.clone()], y.clone(), "expected it plain"),
-            (op(99), &[ids.clone(), bias.clone()], y.clone(), "weight 99 of a table of 15"),
+            (op(99), &[ids.clone(), bias.clone()], y.clone(), "weight 99 of a table of 23"),
             (op(9), &[ids.clone(), bias.clone()], y.clone(), "expected it plain"),
             (op(6), &[Fact::f32(&[2, 3]), bias.clone()], y.clone(), "expected i64 or i32"),
             (op(6), &[ids.clone(), Fact::f32(&[4])], y.clone(), "expected 3 values"),
