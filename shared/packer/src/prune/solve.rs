@@ -35,12 +35,12 @@ impl Sums {
     pub(super) fn add(
         &mut self,
         rows: usize,
-        (inputs, squares): (impl IntoIterator<Item = f32>, impl IntoIterator<Item = f32>),
-        (outputs, products): (impl IntoIterator<Item = f32>, impl IntoIterator<Item = f32>),
+        (inputs, squares): (impl IntoIterator<Item = f64>, impl IntoIterator<Item = f64>),
+        (outputs, products): (impl IntoIterator<Item = f64>, impl IntoIterator<Item = f64>),
     ) {
         self.rows += f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
-        fn add(to: &mut [f64], more: impl IntoIterator<Item = f32>) {
-            to.iter_mut().zip(more).for_each(|(to, more)| *to += f64::from(more));
+        fn add(to: &mut [f64], more: impl IntoIterator<Item = f64>) {
+            to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
         }
         add(&mut self.inputs, inputs);
         add(&mut self.squares, squares);
