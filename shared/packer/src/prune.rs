@@ -11,12 +11,12 @@
 
 mod graph;
 mod solve;
+mod unpruned;
 
 use crate::calibrate;
-use crate::error::{ErrorKind, PackerError};
+use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::{Dataset, Feed, InputPort, Score, bad};
 use crate::import::{Imported, Port, Source};
-use crate::pack::guard;
 use crate::pin::InputPin;
 use graph::{Channels, Graph, Layer, Matrix};
 use serde::Serialize;
@@ -25,6 +25,7 @@ use tract_core::internal::tract_ndarray::{Array2, ArrayView2, Axis};
 use tract_core::internal::*;
 use tract_core::ops::cnn::Conv;
 use tract_onnx::pb;
+pub(crate) use unpruned::Unpruned;
 
 /// How many channels kernels compute at once: what is left of fewer is computed all the same.
 const BLOCK: usize = 8;
@@ -77,11 +78,11 @@ pub struct PrunedLayer {
 }
 
 /// A smaller model.
-pub(crate) struct Pruned {
-    pub(crate) source: Source,
+struct Pruned {
+    source: Source,
     /// The same without restoring, where there was any.
-    pub(crate) unrestored: Option<Source>,
-    pub(crate) report: PruneReport,
+    unrestored: Option<Source>,
+    report: PruneReport,
 }
 
 /// A node with a weight, and what it computes.
@@ -101,7 +102,7 @@ struct Seen {
 /// `source` with channels removed, after what `data` show of them at the shapes of `pins`.
 ///
 /// Errors: a part that is none; data that do not fit; a model without channels that can go, or with too few of them.
-pub(crate) fn prune(
+fn prune(
     source: &Source,
     pins: &[InputPin],
     data: &Dataset,

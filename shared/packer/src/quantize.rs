@@ -15,11 +15,11 @@ pub(crate) use compensate::Moments;
 pub(crate) use round::{Rounding, entropy_bits, finest_step};
 
 use crate::blocked::block;
-use crate::error::{ErrorKind, PackerError};
+use crate::error::{ErrorKind, PackerError, guard};
 use crate::fingerprint::{Fingerprint, sum};
 use crate::fuse::fuse;
+use crate::graphs::simplify;
 use crate::int8;
-use crate::pack::{guard, simplify};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
 use glowplug_pack::{Dtype, Encoding};

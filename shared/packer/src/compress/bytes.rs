@@ -5,10 +5,10 @@
 //! run on the evaluation data. Convolutions whose borders between bytes and floats would cost more than they save stay f32.
 
 use super::choose::{Judge, SENSITIVITY_SAMPLES};
-use crate::error::PackerError;
+use crate::error::{PackerError, guard};
 use crate::evaluate::{Dataset, Metric, Score};
 use crate::int8::{Calibration, Convolution, convolutions, worthwhile};
-use crate::pack::{Stage, Writer, guard};
+use crate::pack::{Stage, Writer};
 use crate::quantize::Quantizer;
 use serde::Serialize;
 use std::collections::BTreeMap;

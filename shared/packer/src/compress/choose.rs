@@ -5,11 +5,12 @@ use super::{
     MEASURED_STEP, Sensitivity, Trial, search,
 };
 use crate::calibrate;
-use crate::error::{ErrorKind, PackerError};
+use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
+use crate::graphs::Planned;
 use crate::import::{Imported, Port};
 use crate::int8::{self, Calibration, Compute};
-use crate::pack::{Planned, Stage, Writer, guard};
+use crate::pack::{Stage, Writer};
 use crate::prune::PruneReport;
 use crate::quantize::{
     Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
