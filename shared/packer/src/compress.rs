@@ -8,10 +8,10 @@
 //! and accuracy; it is searched for the smallest that keeps the contract, every one of them built and measured
 //! on the evaluation data.
 
-mod bytes;
 mod choose;
+mod convolutions;
 
-pub use bytes::{Int8Layer, Int8Point, Int8Report};
+pub use convolutions::{Int8Layer, Int8Point, Int8Report};
 
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Dataset, Metric, Score};

@@ -10,7 +10,7 @@ use crate::blocked::block;
 use crate::encode::encode;
 use crate::error::{PackerError, guard};
 use crate::import::Imported;
-use crate::int8::{self, Calibration};
+use crate::int8::{self, Ranges};
 use crate::quantize::Quantizer;
 use glowplug_pack::plan::PlanGraph;
 use glowplug_pack::{Encoding, PackBuilder};
@@ -24,7 +24,7 @@ pub(crate) struct Graphs {
 
 impl Graphs {
     /// In f32 where `ranges` of activations are not given.
-    pub(crate) fn of(decluttered: TypedModel, ranges: Option<&Calibration>) -> Result<Graphs, PackerError> {
+    pub(crate) fn of(decluttered: TypedModel, ranges: Option<&Ranges>) -> Result<Graphs, PackerError> {
         let plan = || {
             let planned = match ranges {
                 None => block(&decluttered),
@@ -39,7 +39,7 @@ impl Graphs {
 }
 
 /// The model for one set of shapes, and the way in which it is planned.
-pub(crate) struct Planned {
+pub(crate) struct PlannedModel {
     /// Rounded, where weights are.
     pub(crate) simplified: TypedModel,
     pub(crate) way: Way,
@@ -52,31 +52,31 @@ pub(crate) enum Way {
     ByImage(Box<Batch>),
 }
 
-impl Planned {
+impl PlannedModel {
     pub(crate) fn of(
         imported: &Imported,
         simplified: TypedModel,
         quantizer: &Quantizer,
         by_image: bool,
-        ranges: Option<&Calibration>,
-    ) -> Result<Planned, PackerError> {
+        ranges: Option<&Ranges>,
+    ) -> Result<PlannedModel, PackerError> {
         let batch = if by_image { Batch::of(imported, &simplified, quantizer) } else { Ok(None) };
         match batch {
             Ok(Some(batch)) => {
-                Ok(Planned { simplified, way: Way::ByImage(Box::new(batch)), as_a_whole: None })
+                Ok(PlannedModel { simplified, way: Way::ByImage(Box::new(batch)), as_a_whole: None })
             }
-            Ok(None) => Planned::whole(simplified, None, ranges),
-            Err(e) => Planned::whole(simplified, Some(e), ranges),
+            Ok(None) => PlannedModel::whole(simplified, None, ranges),
+            Err(e) => PlannedModel::whole(simplified, Some(e), ranges),
         }
     }
 
     pub(crate) fn whole(
         simplified: TypedModel,
         as_a_whole: Option<PackerError>,
-        ranges: Option<&Calibration>,
-    ) -> Result<Planned, PackerError> {
+        ranges: Option<&Ranges>,
+    ) -> Result<PlannedModel, PackerError> {
         let way = Way::Whole(Box::new(Graphs::of(simplified.clone(), ranges)?));
-        Ok(Planned { simplified, way, as_a_whole })
+        Ok(PlannedModel { simplified, way, as_a_whole })
     }
 
     pub(crate) fn encode(

@@ -19,12 +19,12 @@ use crate::planned::{NOT_YET, Planned};
 pub(crate) use gain::{Convolution, convolutions, worthwhile};
 use glowplug_pack::int8::{FEW, MOST, Runs, pixel};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp, Window};
-pub(crate) use ranges::{Calibration, observe};
-pub(crate) use rounded::Rounded;
+pub(crate) use ranges::{Ranges, observe};
+pub(crate) use rounded::RoundedFilters;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
-use tail::{Steps, Tail};
+use tail::{Parts, Steps};
 use tract_core::internal::*;
 use weights::Filters;
 
@@ -109,10 +109,10 @@ struct Found {
     window: Window,
 }
 
-/// `model`, simplified, with its convolutions in blocks or, as far as `calibration` reaches, in bytes.
-pub(crate) fn rewrite(model: &TypedModel, calibration: &Calibration) -> TractResult<TypedModel> {
+/// `model`, simplified, with its convolutions in blocks or, as far as `ranges` reach, in bytes.
+pub(crate) fn rewrite(model: &TypedModel, ranges: &Ranges) -> TractResult<TypedModel> {
     let (blocked, names) = block_named(model)?;
-    let mut pass = Pass::new(&blocked, names, calibration);
+    let mut pass = Pass::new(&blocked, names, ranges);
     pass.to.symbols = blocked.symbols.clone();
     let order = blocked.eval_order()?;
     let found = pass.all()?;
@@ -159,14 +159,14 @@ struct Pass<'a> {
     from: &'a TypedModel,
     /// Which node of the simplified graph gives what is in blocks.
     names: HashMap<OutletId, String>,
-    calibration: &'a Calibration,
+    ranges: &'a Ranges,
     to: TypedModel,
     values: HashMap<OutletId, Value>,
 }
 
 impl<'a> Pass<'a> {
-    fn new(from: &'a TypedModel, names: HashMap<OutletId, String>, calibration: &'a Calibration) -> Self {
-        Pass { from, names, calibration, to: TypedModel::default(), values: HashMap::new() }
+    fn new(from: &'a TypedModel, names: HashMap<OutletId, String>, ranges: &'a Ranges) -> Self {
+        Pass { from, names, ranges, to: TypedModel::default(), values: HashMap::new() }
     }
 
     /// The range of a value of the graph in blocks, if it was measured. What only moves values has that of its input.
@@ -174,7 +174,7 @@ impl<'a> Pass<'a> {
         loop {
             let node = self.from.node(outlet.node);
             let name = self.names.get(&outlet).unwrap_or(&node.name);
-            if let Some(range) = self.calibration.ranges.get(name) {
+            if let Some(range) = self.ranges.by_node.get(name) {
                 return Scale::of(*range);
             }
             let moves = node.op_is::<AxisOp>()
@@ -202,7 +202,7 @@ impl<'a> Pass<'a> {
     /// A convolution that can be done in bytes.
     fn find(&self, node: &TypedNode) -> TractResult<Option<Found>> {
         let Some(planned) = node.op_as::<Planned>() else { return Ok(None) };
-        if self.calibration.kept.contains(&node.name) {
+        if self.ranges.kept.contains(&node.name) {
             return Ok(None);
         }
         let (window, steps, depthwise) = match &planned.op {
@@ -254,9 +254,9 @@ impl<'a> Pass<'a> {
     /// What an image's bytes add to each sum of a convolution, on average, in real numbers; `None` where it was not measured.
     fn shift(&self, outlet: OutletId, scale: Scale, conv: &Found) -> TractResult<Option<Vec<f64>>> {
         let name = self.names.get(&outlet).unwrap_or(&self.from.node(outlet.node).name);
-        let Some(shifts) = self.calibration.shifts.get(name) else { return Ok(None) };
+        let Some(shifts) = self.ranges.shifts.get(name) else { return Ok(None) };
         // What was pooled has the bytes of what was not, whose range is another.
-        if self.calibration.ranges.get(name).and_then(|range| Scale::of(*range)) != Some(scale) {
+        if self.ranges.by_node.get(name).and_then(|range| Scale::of(*range)) != Some(scale) {
             return Ok(None);
         }
         let count = conv.filters.count();
@@ -342,7 +342,7 @@ impl<'a> Pass<'a> {
             true => None,
             false => Some(self.scale(node.id.into()).context("a value whose range is not known")?),
         };
-        let tail = Tail {
+        let parts = Parts {
             x: x.scale,
             filters: &conv.filters,
             bias: &bias,
@@ -350,7 +350,7 @@ impl<'a> Pass<'a> {
             residual: residual.map(|(bytes, factor)| (bytes.scale, factor)),
             to,
         };
-        let constants = tail.constants()?;
+        let constants = parts.constants()?;
         let shape = self.from.outlet_fact(node.id.into())?.shape.as_concrete().context("an open shape")?;
         let [n, _, h, w, _] = *shape else { bail!("{shape:?} is no image in blocks") };
         let s = pixel(conv.filters.count()).context("too many filters")?;

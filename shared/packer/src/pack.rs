@@ -3,9 +3,9 @@
 use crate::compress::{CompressionReport, Contract, Int8Report};
 use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::Dataset;
-use crate::graphs::{Planned, Way, simplify};
+use crate::graphs::{PlannedModel, Way, simplify};
 use crate::import::{Imported, Port, Source, open_where_they_differ, output_ports};
-use crate::int8::{Calibration, Compute, Rounded};
+use crate::int8::{Compute, Ranges, RoundedFilters};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
 use crate::pin::{InputPin, InputPins, buckets};
@@ -14,7 +14,7 @@ use crate::prune::{Prune, Unpruned};
 use crate::quantize::{Quantizer, Weights};
 use crate::report::{Report, WeightsReport, report};
 use crate::target::Target;
-use crate::verify::{Path, ROUNDS, index_bound, verify, verify_bytes, verify_simplified};
+use crate::verify::{Path, ROUNDS, index_bound, verify, verify_int8, verify_simplified};
 use glowplug_engine::target::TRACT_VERSION;
 use glowplug_pack::manifest::option_of_rows;
 use glowplug_pack::plan::PlanGraph;
@@ -195,7 +195,7 @@ pub(crate) struct Writer<'a, 'o> {
     /// The same, simplified.
     pub(crate) decluttered: &'a [TypedModel],
     /// The same, rounded and planned.
-    graphs: Vec<Planned>,
+    graphs: Vec<PlannedModel>,
     pub(crate) parsed: Parsed,
     onnx_bytes: &'a [u8],
     pub(crate) options: &'a mut PackOptions<'o>,
@@ -206,7 +206,7 @@ pub(crate) struct Writer<'a, 'o> {
     /// Where convolutions in bytes were asked for.
     pub(crate) int8: Option<Int8Report>,
     /// Where some convolutions are done in bytes.
-    pub(crate) ranges: Option<Calibration>,
+    pub(crate) ranges: Option<Ranges>,
     /// Where channels were removed.
     pub(crate) unpruned: Option<Unpruned>,
 }
@@ -253,14 +253,14 @@ impl<'a, 'o> Writer<'a, 'o> {
     pub(crate) fn with_bytes(
         &self,
         quantizer: Quantizer,
-        ranges: Option<&Calibration>,
+        ranges: Option<&Ranges>,
     ) -> Result<Quantizer, PackerError> {
         let Some(ranges) = ranges else { return Ok(quantizer) };
         let model = quantizer.apply(self.decluttered[0].clone())?;
         let rounded = guard("quantize", || {
-            Rounded::of(&model, ranges).map_err(|e| PackerError::model("quantize", &e))
+            RoundedFilters::of(&model, ranges).map_err(|e| PackerError::model("quantize", &e))
         })?;
-        Ok(quantizer.with_bytes(rounded))
+        Ok(quantizer.with_convolutions(rounded))
     }
 
     /// Plans the model with the weights that `quantizer` rounded.
@@ -272,7 +272,7 @@ impl<'a, 'o> Writer<'a, 'o> {
         let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
         let graphs = self.imported.iter().zip(rounded);
         let ranges = self.ranges.as_ref();
-        let graphs = graphs.map(|(i, model)| Planned::of(i, model, &quantizer, by_image, ranges));
+        let graphs = graphs.map(|(i, model)| PlannedModel::of(i, model, &quantizer, by_image, ranges));
         self.graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         self.portable = Portable::of(&self.imported[0], &self.graphs[0].simplified, &quantizer);
         self.quantizer = quantizer;
@@ -326,8 +326,7 @@ impl<'a, 'o> Writer<'a, 'o> {
         let rounds = (self.options.seed, ROUNDS);
         let reference = self.quantizer.reference(&imported.typed)?;
         if let (Some(report), Some(_)) = (&mut self.int8, &self.ranges) {
-            let found =
-                guard("verify", || verify_bytes(&written.bytes, reference, &imported.inputs, rounds))?;
+            let found = guard("verify", || verify_int8(&written.bytes, reference, &imported.inputs, rounds))?;
             keep_worst(&mut report.relative_error, found);
             return Ok(());
         }
@@ -336,10 +335,10 @@ impl<'a, 'o> Writer<'a, 'o> {
             guard("verify", || verify(bytes, &Path::Tuned, reference, inputs, rounds))
         };
         let mut found = check(&written.bytes);
-        if let (Err(why), Some(Planned { simplified, way: Way::ByImage(_), .. })) =
+        if let (Err(why), Some(PlannedModel { simplified, way: Way::ByImage(_), .. })) =
             (&found, self.graphs.get(index))
         {
-            self.graphs[index] = Planned::whole(simplified.clone(), Some(why.clone()), None)?;
+            self.graphs[index] = PlannedModel::whole(simplified.clone(), Some(why.clone()), None)?;
             *written = self.write(BTreeMap::new())?;
             found = check(&written.bytes);
         }

@@ -141,7 +141,7 @@ pub(crate) struct Quantizer {
     /// Weights that their encoding has no place for, each with why.
     kept: Vec<String>,
     /// Weights of convolutions in bytes.
-    bytes: int8::Rounded,
+    convolutions: int8::RoundedFilters,
 }
 
 /// A constant before and after, in the same order.
@@ -190,14 +190,14 @@ impl Quantizer {
         &self.encodings
     }
 
-    /// Also rounds the weights of convolutions in bytes, which `bytes` found in the model with all others rounded.
-    pub(crate) fn with_bytes(self, bytes: int8::Rounded) -> Quantizer {
-        Quantizer { bytes, ..self }
+    /// Also rounds the weights of convolutions in bytes, which were found in the model with all others rounded.
+    pub(crate) fn with_convolutions(self, convolutions: int8::RoundedFilters) -> Quantizer {
+        Quantizer { convolutions, ..self }
     }
 
     /// Whether any weights are rounded.
     pub(crate) fn rounds(&self) -> bool {
-        !self.rounded.is_empty() || !self.bytes.is_empty()
+        !self.rounded.is_empty() || !self.convolutions.is_empty()
     }
 
     /// Weights that stay as they are though they were asked for, each with why.
@@ -213,7 +213,7 @@ impl Quantizer {
         guard("quantize", || {
             self.put_into(&mut model)
                 .map_err(|e| PackerError::new(ErrorKind::Internal, format!("quantize: {e:#}")))?;
-            self.bytes.apply(model).map_err(|e| PackerError::model("quantize", &e))
+            self.convolutions.apply(model).map_err(|e| PackerError::model("quantize", &e))
         })
     }
 

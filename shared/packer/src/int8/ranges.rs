@@ -6,22 +6,22 @@ use glowplug_pack::int8::MOST;
 use std::collections::{HashMap, HashSet};
 use tract_core::internal::*;
 
-/// What decides which convolutions are done in bytes, and how.
+/// Ranges of activations: what decides which convolutions are done in bytes, and how.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Calibration {
+pub(crate) struct Ranges {
     /// The least and the largest value that each node of a simplified graph gives, by the node's name.
-    pub(super) ranges: HashMap<String, (f32, f32)>,
+    pub(super) by_node: HashMap<String, (f32, f32)>,
     /// What seven bits add to the mean of each channel of a node, by its name, where it has channels.
     pub(super) shifts: HashMap<String, Vec<f64>>,
     /// Convolutions that stay f32 though they could be done in bytes, by name.
     pub(super) kept: HashSet<String>,
 }
 
-impl Calibration {
+impl Ranges {
     /// The same ranges; in bytes are at most the convolutions that `names` has.
-    pub(crate) fn only(&self, names: &[&str], all: &[Convolution]) -> Calibration {
+    pub(crate) fn only(&self, names: &[&str], all: &[Convolution]) -> Ranges {
         let kept = all.iter().map(|conv| &conv.name).filter(|name| !names.contains(&name.as_str()));
-        Calibration { kept: kept.cloned().collect(), ..self.clone() }
+        Ranges { kept: kept.cloned().collect(), ..self.clone() }
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn observe(
     model: &TypedModel,
     feed: &Feed<'_>,
     progress: &mut dyn FnMut(usize),
-) -> TractResult<Calibration> {
+) -> TractResult<Ranges> {
     let mut model = model.clone();
     let watched: Vec<OutletId> = model
         .nodes
@@ -101,10 +101,10 @@ pub(crate) fn observe(
         Ok(())
     })?;
     let shifts = names.iter().cloned().zip(shifts).filter_map(|(name, shifts)| Some((name, shifts.means()?)));
-    Ok(Calibration {
+    Ok(Ranges {
         shifts: shifts.collect(),
-        ranges: names.into_iter().zip(ranges).collect(),
-        ..Calibration::default()
+        by_node: names.into_iter().zip(ranges).collect(),
+        ..Ranges::default()
     })
 }
 

@@ -1,7 +1,7 @@
 //! The weights of convolutions in bytes, rounded where the simplified graph has them: one set of values for all that a
 //! pack holds.
 
-use super::{Calibration, Pass};
+use super::{Pass, Ranges};
 use crate::blocked::block_named;
 use tract_core::internal::*;
 use tract_core::ops::cnn::Conv;
@@ -10,14 +10,14 @@ use tract_core::ops::konst::Const;
 
 /// What constants become.
 #[derive(Clone, Default)]
-pub(crate) struct Rounded(Vec<(Arc<Tensor>, Arc<Tensor>)>);
+pub(crate) struct RoundedFilters(Vec<(Arc<Tensor>, Arc<Tensor>)>);
 
-impl Rounded {
+impl RoundedFilters {
     /// The weights of all convolutions of `model`, simplified, that can be done in bytes.
-    pub(crate) fn of(model: &TypedModel, calibration: &Calibration) -> TractResult<Rounded> {
+    pub(crate) fn of(model: &TypedModel, ranges: &Ranges) -> TractResult<RoundedFilters> {
         let (blocked, names) = block_named(model)?;
-        let pass = Pass::new(&blocked, names, calibration);
-        let mut rounded = Rounded::default();
+        let pass = Pass::new(&blocked, names, ranges);
+        let mut rounded = RoundedFilters::default();
         for (id, found) in pass.all()? {
             let name = &blocked.node(id).name;
             let Some(node) = model.nodes.iter().find(|n| n.name == *name) else { continue };
