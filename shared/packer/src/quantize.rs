@@ -229,11 +229,7 @@ impl Quantizer {
             let Some(Rounded { from, to }) = self.rounded.get(&fingerprint(tensor)) else { continue };
             let to = round::in_order_of(tensor, from, to)?;
             let to = to.with_context(|| format!("weight {:?} in another order", model.node(id).name))?;
-            let constant = Const::new(to.into_arc_tensor())?;
-            let facts = constant.output_facts(&[])?;
-            let node = model.node_mut(id);
-            node.op = Box::new(constant);
-            node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+            replace_constant(model, id, to.into_arc_tensor())?;
         }
         Ok(())
     }
@@ -246,6 +242,16 @@ impl Quantizer {
             true => simplify(typed).and_then(|model| self.apply(model)),
         }
     }
+}
+
+/// Gives the constant at node `id` another value.
+pub(crate) fn replace_constant(model: &mut TypedModel, id: usize, value: Arc<Tensor>) -> TractResult<()> {
+    let constant = Const::new(value)?;
+    let facts = constant.output_facts(&[])?;
+    let node = model.node_mut(id);
+    node.op = Box::new(constant);
+    node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+    Ok(())
 }
 
 /// The constants that a plan of `model` reads through panels of ours, or row by row, by name.

@@ -3,6 +3,7 @@
 
 use super::{Pass, Ranges};
 use crate::blocked::block_named;
+use crate::quantize::replace_constant;
 use tract_core::internal::*;
 use tract_core::ops::cnn::Conv;
 use tract_core::ops::einsum::EinSum;
@@ -52,11 +53,7 @@ impl RoundedFilters {
         for id in 0..model.nodes.len() {
             let Some(constant) = model.node(id).op_as::<Const>() else { continue };
             let Some((_, new)) = self.0.iter().find(|(old, _)| old == constant.val()) else { continue };
-            let constant = Const::new(new.clone())?;
-            let facts = constant.output_facts(&[])?;
-            let node = model.node_mut(id);
-            node.op = Box::new(constant);
-            node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+            replace_constant(&mut model, id, new.clone())?;
         }
         Ok(model)
     }
