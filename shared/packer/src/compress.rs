@@ -346,7 +346,6 @@ mod tests {
         let (mut bytes, mut error) = (1000.0, 0.0);
         for (layer, rounding) in LAYERS.iter().zip(roundings) {
             let (step, bits) = match rounding {
-                Rounding::F32 => (0.0, 32.0),
                 Rounding::F16 => (0.0005, 15.0),
                 Rounding::Int8 { step } => {
                     let step = f64::from(step.max(layer.finest));
