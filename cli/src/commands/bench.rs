@@ -34,7 +34,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
     #[command(flatten)]
-    compute: super::ComputeArgs,
+    inference: super::InferenceArgs,
     /// Rows per inference; more than the pack was made for run one after the other.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: Option<u32>,
@@ -131,13 +131,13 @@ pub(super) struct Measured {
 pub(super) fn in_turn(
     packs: &[PathBuf],
     models: &[Model],
-    compute: super::ComputeArgs,
+    inference: super::InferenceArgs,
     runs: u32,
 ) -> Result<Vec<Measured>> {
     let of = |pack: &PathBuf| BenchArgs {
         pack: pack.clone(),
         runs,
-        compute,
+        inference,
         batch: None,
         input: None,
         nodes: false,
@@ -176,7 +176,7 @@ pub(super) fn in_turn(
 }
 
 fn load(args: &BenchArgs) -> Result<(Model, Vec<NamedTensor>)> {
-    let model = super::open_model(&args.pack, args.compute)?;
+    let model = super::open_model(&args.pack, args.inference)?;
     let inputs = match &args.input {
         Some(path) => npz::read(path)?,
         None => seeded(model.manifest(), args.batch)?,
@@ -203,8 +203,8 @@ fn child(args: &BenchArgs) -> Result<ColdSample> {
         .arg("bench")
         .arg(&args.pack)
         .arg("--cold-sample")
-        .args(["--threads", &args.compute.threads.to_string()]);
-    if args.compute.portable {
+        .args(["--threads", &args.inference.threads.to_string()]);
+    if args.inference.portable {
         command.arg("--portable");
     }
     if let Some(batch) = args.batch {

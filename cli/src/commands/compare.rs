@@ -1,6 +1,6 @@
 //! `glowplug compare`: packs side by side: size, accuracy, load, warm runs, memory.
 
-use super::ComputeArgs;
+use super::InferenceArgs;
 use super::bench::{self, Measured};
 use crate::folder;
 use crate::report::{Table, bytes, print};
@@ -33,7 +33,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
     #[command(flatten)]
-    compute: ComputeArgs,
+    inference: InferenceArgs,
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -61,14 +61,14 @@ struct Row {
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let models = args.packs.iter().map(|path| super::open_model(path, args.compute));
+    let models = args.packs.iter().map(|path| super::open_model(path, args.inference));
     let models = models.collect::<Result<Vec<_>>>()?;
     let data = args.eval.as_ref().map(|path| read(path, &models)).transpose().context("--eval")?;
     let scores = match data.as_ref().zip(args.metric.as_ref()) {
         Some((data, metric)) => Some(scores(args, &models, data, metric)?),
         None => None,
     };
-    let measured = bench::in_turn(&args.packs, &models, args.compute, args.runs)?;
+    let measured = bench::in_turn(&args.packs, &models, args.inference, args.runs)?;
     let packs =
         models.iter().zip(&args.packs).zip(measured).enumerate().map(|(i, ((model, path), measured))| Row {
             file: path.display().to_string(),

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 /// How inference uses the machine.
 #[derive(Args, Clone, Copy)]
-pub(crate) struct ComputeArgs {
+pub(crate) struct InferenceArgs {
     /// Compute threads of one inference.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), env = "GLOWPLUG_THREADS")]
     pub threads: u16,
@@ -34,9 +34,9 @@ pub(crate) fn open(path: &Path) -> Result<OpenedPack> {
 }
 
 /// A local pack as a model; its `plan_ms` counts from before the file is opened.
-pub(crate) fn open_model(path: &Path, compute: ComputeArgs) -> Result<Model> {
+pub(crate) fn open_model(path: &Path, inference: InferenceArgs) -> Result<Model> {
     let started = Some(Instant::now());
-    let (threads, portable) = (compute.threads.into(), compute.portable);
+    let (threads, portable) = (inference.threads.into(), inference.portable);
     let options = ModelOptions { threads, portable, started, ..ModelOptions::default() };
     Model::open(open(path)?, &options).with_context(|| path.display().to_string())
 }

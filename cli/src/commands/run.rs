@@ -27,7 +27,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "OUT.npz", value_hint = ValueHint::FilePath)]
     output: PathBuf,
     #[command(flatten)]
-    compute: super::ComputeArgs,
+    inference: super::InferenceArgs,
     /// JSON with the stage timings on stdout.
     #[arg(long)]
     json: bool,
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         "{}: --output is the file of --input, which would be lost",
         args.output.display()
     );
-    let model = super::open_model(&args.pack, args.compute)?;
+    let model = super::open_model(&args.pack, args.inference)?;
     let mut timings = model.load_timings();
     let outputs = model.infer(inputs, None, &mut timings).context(args.input.display().to_string())?;
     npz::write(&args.output, &outputs)?;

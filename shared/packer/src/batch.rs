@@ -13,9 +13,9 @@ mod join;
 
 use crate::blocked::is_convolutional;
 use crate::encode::encode;
-use crate::error::PackerError;
+use crate::error::{PackerError, guard};
+use crate::graphs::{Graphs, simplify};
 use crate::import::{Imported, Port};
-use crate::pack::{Graphs, guard, simplify};
 use crate::quantize::Quantizer;
 use cut::Cut;
 use glowplug_pack::plan::PlanGraph;

@@ -1,9 +1,8 @@
 //! What weights are multiplied with, measured on calibration data: the float model is run, and the second moments of the
 //! inputs of each weight's readers are summed.
 
-use crate::error::PackerError;
+use crate::error::{PackerError, guard};
 use crate::evaluate::Feed;
-use crate::pack::guard;
 use crate::quantize::{Candidate, Moments};
 use std::collections::HashMap;
 use tract_core::internal::tract_ndarray::{Array2, ArrayD, Axis, Ix2};

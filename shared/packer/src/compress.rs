@@ -8,10 +8,10 @@
 //! and accuracy; it is searched for the smallest that keeps the contract, every one of them built and measured
 //! on the evaluation data.
 
-mod bytes;
 mod choose;
+mod convolutions;
 
-pub use bytes::{Int8Layer, Int8Point, Int8Report};
+pub use convolutions::{Int8Layer, Int8Point, Int8Report};
 
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Dataset, Metric, Score};
@@ -346,7 +346,6 @@ mod tests {
         let (mut bytes, mut error) = (1000.0, 0.0);
         for (layer, rounding) in LAYERS.iter().zip(roundings) {
             let (step, bits) = match rounding {
-                Rounding::F32 => (0.0, 32.0),
                 Rounding::F16 => (0.0005, 15.0),
                 Rounding::Int8 { step } => {
                     let step = f64::from(step.max(layer.finest));

@@ -2,6 +2,7 @@
 
 use glowplug_pack::PackError;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,4 +60,16 @@ impl From<PackError> for PackerError {
     fn from(e: PackError) -> PackerError {
         PackerError::new(ErrorKind::Internal, e.to_string())
     }
+}
+
+/// tract panics on some models that contradict themselves. Such a model is an error, not the end of a tool.
+pub(crate) fn guard<T>(stage: &str, f: impl FnOnce() -> Result<T, PackerError>) -> Result<T, PackerError> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(PackerError::new(
+            ErrorKind::Model,
+            format!("{stage}: the model broke an assumption of tract: {text}"),
+        ))
+    })
 }

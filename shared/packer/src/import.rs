@@ -20,7 +20,7 @@ use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
 pub(crate) use open::OpenAxis;
 use ports::ports;
-pub(crate) use ports::{Port, output_axes};
+pub(crate) use ports::{Port, open_where_they_differ, output_ports};
 
 /// A model that tract understands, every shape known.
 pub(crate) struct Imported {

@@ -3,8 +3,9 @@
 //! [`pack()`] is all there is to call; [`describe`] tells beforehand what a pack will take and give. What it packs is planned by
 //! tract's own passes and loaded again by the very engine that will run it; a pack whose outputs differ from the model's is refused.
 //! Reading order: `pack` for the stages, `import` for ONNX, `prune` for channels that go, `quantize` for weights in fewer bits,
-//! `calibrate`, `evaluate` and `compress` for what they may cost, `blocked` for what is planned by our own passes, `batch` for
-//! batches image by image, `encode` for the table of operators, `verify` for the check.
+//! `calibrate`, `evaluate` and `compress` for what they may cost, `graphs` for the ways to a plan, `blocked` for what is planned
+//! by our own passes, `batch` for batches image by image, `encode` for the table of operators, `verify` for the check, `report`
+//! for what is told of it.
 //!
 //! This crate belongs to the build ring: no function links it. It reads no files and shows nothing; files
 //! that a manifest names are asked for, progress is told to a callback.
@@ -20,6 +21,7 @@ mod error;
 mod evaluate;
 mod fingerprint;
 mod fuse;
+mod graphs;
 mod import;
 mod int8;
 mod manifest;
@@ -30,6 +32,7 @@ mod planned;
 mod portable;
 mod prune;
 mod quantize;
+mod report;
 mod target;
 mod verify;
 
@@ -42,9 +45,10 @@ pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
 pub use int8::Compute;
 pub use merge::merge;
-pub use pack::{PackOptions, Packed, Report, Stage, WeightsReport, describe, pack};
+pub use pack::{PackOptions, Packed, Stage, describe, pack};
 pub use pin::{InputPin, InputPins};
 pub use portable::PortableReport;
 pub use prune::{Prune, PruneReport, PrunedLayer};
 pub use quantize::Weights;
+pub use report::{Report, WeightsReport};
 pub use target::Target;

@@ -7,9 +7,8 @@ mod encode;
 mod matching;
 mod ops;
 
-use crate::error::PackerError;
+use crate::error::{PackerError, guard};
 use crate::import::{Imported, OpenAxis, Port};
-use crate::pack::guard;
 use crate::quantize::Quantizer;
 use encode::Encoded;
 use glowplug_pack::PackBuilder;

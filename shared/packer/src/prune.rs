@@ -1,95 +1,46 @@
 //! Whole channels out of a network, and the weights behind them re-solved: fewer multiply-adds, so that it runs faster.
 //!
 //! A pass over the ONNX graph, before anything is imported for planning: all that comes after sees a smaller model. `graph`
-//! finds channels that can go and takes them out; `solve` tells what each of them is worth on calibration data, and
-//! what weights make up for it. Channels are left in multiples of [`BLOCK`], since kernels compute so many at once.
+//! finds channels that can go and takes them out; `runs` gives what layers have on calibration data; `solve` tells by it what
+//! each channel is worth, and what weights make up for it; `choose` tells how many go. Channels are left in multiples of
+//! [`BLOCK`], since kernels compute so many at once.
 //!
 //! Which go is chosen over the whole network: always those that the outputs miss least for each multiply-add. What a layer's
 //! loss does to the outputs is measured, each by itself ([`sensitivities`]). Restoring goes in the order of the graph ([`restore`]):
 //! a layer is fitted to what the unpruned network gives, given the inputs that the pruned one has by then, so that it makes up
 //! for all layers before it.
 
+mod choose;
 mod graph;
+mod report;
+mod runs;
 mod solve;
+mod unpruned;
 
-use crate::calibrate;
 use crate::error::{ErrorKind, PackerError};
-use crate::evaluate::{Dataset, Feed, InputPort, Score, bad};
-use crate::import::{Imported, Port, Source};
-use crate::pack::guard;
+use crate::evaluate::{Dataset, bad};
+use crate::import::Source;
 use crate::pin::InputPin;
+use choose::{choose, macs, work};
 use graph::{Channels, Graph, Layer, Matrix};
-use serde::Serialize;
-use solve::{Sums, count};
+pub use report::{Prune, PruneReport, PrunedLayer};
+use runs::{outputs, run};
+use solve::Sums;
 use tract_core::internal::tract_ndarray::{Array2, ArrayView2, Axis};
-use tract_core::internal::*;
-use tract_core::ops::cnn::Conv;
 use tract_onnx::pb;
+pub(crate) use unpruned::Unpruned;
 
 /// How many channels kernels compute at once: what is left of fewer is computed all the same.
 const BLOCK: usize = 8;
 /// Channels whose consumer sums over more than this are left alone: to solve takes `depth^3`.
 const MOST_DEPTH: usize = 2400;
-/// Rows of inputs for each consumer, at least, where calibration data have as many; and as a multiple of its depth.
-const ROWS: usize = 8192;
-const ROWS_FOR_DEPTH: usize = 4;
-
-/// Runs whose outputs tell what channels are worth.
-const SENSITIVITY_RUNS: usize = 24;
-
-/// How much is to be removed, and whether weights are re-solved.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prune {
-    /// The part of all multiply-adds that goes, above 0 and below 1. At least so many go.
-    pub macs: f64,
-    /// Whether the consumers of removed channels are fitted to the unpruned network's outputs.
-    pub restore: bool,
-}
-
-/// What pruning did.
-#[derive(Clone, Debug, Serialize)]
-pub struct PruneReport {
-    /// Multiply-adds of a run at the default shapes before: those of convolutions and of products with weights.
-    pub macs_before: u64,
-    /// And after.
-    pub macs_after: u64,
-    /// Whether weights were re-solved.
-    pub restored: bool,
-    /// Layers that lost channels.
-    pub layers: Vec<PrunedLayer>,
-    /// The metric of the pruned f32 model, where there are data.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub score: Option<Score>,
-    /// The same with the same channels gone and no weight re-solved.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub score_without_restoring: Option<Score>,
-}
-
-/// A layer that lost channels.
-#[derive(Clone, Debug, Serialize)]
-pub struct PrunedLayer {
-    /// The name of the convolution or product that computes them.
-    pub name: String,
-    /// How many there were.
-    pub before: usize,
-    /// How many are left.
-    pub after: usize,
-}
 
 /// A smaller model.
-pub(crate) struct Pruned {
-    pub(crate) source: Source,
+struct Pruned {
+    source: Source,
     /// The same without restoring, where there was any.
-    pub(crate) unrestored: Option<Source>,
-    pub(crate) report: PruneReport,
-}
-
-/// A node with a weight, and what it computes.
-struct Work {
-    node: usize,
-    macs: f64,
-    /// The channels it computes, takes or passes on.
-    of: Vec<usize>,
+    unrestored: Option<Source>,
+    report: PruneReport,
 }
 
 /// What is known of channels from calibration.
@@ -101,7 +52,7 @@ struct Seen {
 /// `source` with channels removed, after what `data` show of them at the shapes of `pins`.
 ///
 /// Errors: a part that is none; data that do not fit; a model without channels that can go, or with too few of them.
-pub(crate) fn prune(
+fn prune(
     source: &Source,
     pins: &[InputPin],
     data: &Dataset,
@@ -169,6 +120,11 @@ pub(crate) fn prune(
     Ok(Pruned { source, unrestored, report })
 }
 
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+fn whole(macs: f64) -> u64 {
+    macs.round() as u64
+}
+
 /// Those channels that may lose some.
 fn channels(graph: &pb::GraphProto) -> Vec<Channels> {
     let graph = Graph::of(graph);
@@ -177,249 +133,6 @@ fn channels(graph: &pb::GraphProto) -> Vec<Channels> {
     channels
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-fn whole(macs: f64) -> u64 {
-    macs.round() as u64
-}
-
-/// All multiply-adds with `left` of each of `channels`.
-fn macs(work: &[Work], channels: &[Channels], left: &[usize]) -> f64 {
-    let part = |of: &usize| count(left[*of]) / count(channels[*of].width);
-    work.iter().map(|work| work.macs * work.of.iter().map(part).product::<f64>()).sum()
-}
-
-/// How many of each of `channels` are left, so that the part `wanted` of all multiply-adds goes. `curves` are the order in which
-/// they go and what is lost when so many are gone.
-fn choose(
-    channels: &[Channels],
-    curves: &[(Vec<usize>, Vec<f64>)],
-    work: &[Work],
-    wanted: f64,
-) -> Result<Vec<usize>, PackerError> {
-    let mut left: Vec<usize> = channels.iter().map(|c| c.width).collect();
-    let before = macs(work, channels, &left);
-    let most = before * (1.0 - wanted);
-    loop {
-        let now = macs(work, channels, &left);
-        if now <= most {
-            give_back(channels, curves, work, most, &mut left);
-            return Ok(left);
-        }
-        let mut best: Option<(f64, usize)> = None;
-        for (index, (_, curve)) in curves.iter().enumerate() {
-            let (width, had) = (channels[index].width, left[index]);
-            // Further ahead too: a step may cost more than those behind it.
-            let mut fewer = next(had);
-            while let Some(to) = fewer {
-                left[index] = to;
-                let saved = now - macs(work, channels, &left);
-                let ratio = (curve[width - to] - curve[width - had]) / saved.max(f64::MIN_POSITIVE);
-                if best.is_none_or(|(than, _)| ratio < than) {
-                    best = Some((ratio, index));
-                }
-                fewer = next(to);
-            }
-            left[index] = had;
-        }
-        let Some((_, index)) = best else {
-            let text = format!(
-                "{:.1} % of this model's multiply-adds cannot be pruned: with {BLOCK} channels left of each layer that \
-                 may lose some, {:.1} % are gone",
-                wanted * 100.0,
-                (1.0 - now / before) * 100.0
-            );
-            return Err(PackerError::new(ErrorKind::Unsupported, text));
-        };
-        left[index] = next(left[index]).unwrap_or(left[index]);
-    }
-}
-
-/// Gives back what a last large step took too much: those blocks that are missed most, as long as `most` multiply-adds are not
-/// exceeded.
-fn give_back(
-    channels: &[Channels],
-    curves: &[(Vec<usize>, Vec<f64>)],
-    work: &[Work],
-    most: f64,
-    left: &mut [usize],
-) {
-    loop {
-        let mut best: Option<(f64, usize, usize)> = None;
-        for (index, (_, curve)) in curves.iter().enumerate() {
-            let (width, had) = (channels[index].width, left[index]);
-            left[index] = width.min(had + BLOCK);
-            let regained = curve[width - had] - curve[width - left[index]];
-            let fits = had < width && macs(work, channels, left) <= most;
-            if fits && best.is_none_or(|(than, ..)| regained > than) {
-                best = Some((regained, index, left[index]));
-            }
-            left[index] = had;
-        }
-        let Some((_, index, more)) = best else { return };
-        left[index] = more;
-    }
-}
-
-/// The next smaller number of channels that is worth it.
-fn next(left: usize) -> Option<usize> {
-    (left.saturating_sub(1) / BLOCK).checked_mul(BLOCK).filter(|next| *next > 0)
-}
-
-/// `source` with the values `names` as its outputs.
-fn probe(source: &mut Source, pins: &[InputPin], names: &[String]) -> Result<Imported, PackerError> {
-    let outputs = source.graph()?.output.clone();
-    graph::set_outputs(source.graph_mut()?, names);
-    let imported = guard("prune", || source.import(pins));
-    source.graph_mut()?.output = outputs;
-    imported
-}
-
-/// Every node with a weight, and its multiply-adds.
-fn work(source: &mut Source, pins: &[InputPin], channels: &[Channels]) -> Result<Vec<Work>, PackerError> {
-    let graph = Graph::of(source.graph()?);
-    let nodes = graph.proto.node.iter().enumerate();
-    let found: Vec<(usize, usize)> = nodes.filter_map(|(i, node)| Some((i, graph.depth(node)?))).collect();
-    let names: Vec<String> = found.iter().map(|(i, _)| graph.proto.node[*i].output[0].clone()).collect();
-    let imported = probe(source, pins, &names)?;
-    let mut work = Vec::new();
-    for (at, (node, depth)) in found.into_iter().enumerate() {
-        let fact = imported.typed.output_fact(at).map_err(|e| PackerError::model("prune", &e))?;
-        let shape = fact.shape.as_concrete().ok_or_else(|| {
-            PackerError::new(ErrorKind::Unsupported, format!("output {:?} has an open shape", names[at]))
-        })?;
-        let touches = |c: &Channels| c.producer == node || c.consumer == node || c.depthwise.contains(&node);
-        let of = (0..channels.len()).filter(|c| touches(&channels[*c])).collect();
-        work.push(Work { node, macs: count(shape.iter().product::<usize>() * depth), of });
-    }
-    debug_assert!(channels.iter().all(|c| work.iter().any(|w| w.node == c.consumer)));
-    Ok(work)
-}
-
-/// What a layer has in one run, row by row.
-struct Rows {
-    /// `[rows, depth]`
-    inputs: Array2<f32>,
-    /// What a residual connection adds to the outputs before a norm, `[rows, outputs]`.
-    added: Option<Array2<f32>>,
-}
-
-/// Runs `source` on `data` and gives what each of `layers` has to `each`, with its place in `layers` and the run. `depth` of a
-/// layer tells how many rows are taken.
-fn run(
-    source: &mut Source,
-    (pins, data): (&[InputPin], &Dataset),
-    layers: &[Layer],
-    each: &mut dyn FnMut(usize, usize, Rows),
-) -> Result<(), PackerError> {
-    let graph = source.graph()?;
-    let mut wanted: Vec<String> = Vec::new();
-    for layer in layers {
-        let node = &graph.node[layer.node];
-        // The layers themselves are outputs too, so that they are there.
-        for name in
-            [&node.input[0], &node.output[0]].into_iter().chain(layer.residual.as_ref().map(|r| &r.value))
-        {
-            if !wanted.contains(name) {
-                wanted.push(name.clone());
-            }
-        }
-    }
-    let imported = probe(source, pins, &wanted)?;
-    let graph = source.graph()?;
-    let of = |name: &String| wanted.iter().position(|w| w == name).map(|at| imported.typed.outputs[at]);
-    let place = |layer: &Layer| {
-        let node = &graph.node[layer.node];
-        Some(Place {
-            inputs: of(&node.input[0])?,
-            conv: imported.typed.node(of(&node.output[0])?.node).op_as::<Conv>().cloned(),
-            added: layer.residual.as_ref().and_then(|residual| of(&residual.value)),
-        })
-    };
-    let places = layers.iter().map(place).collect::<Option<Vec<_>>>().ok_or_else(lost)?;
-    let feed = data.feed(ports(&imported))?;
-    guard("prune", || {
-        rows(&imported.typed, &feed, (layers, &places), each).map_err(|e| PackerError::model("prune", &e))
-    })
-}
-
-fn ports(imported: &Imported) -> Vec<InputPort> {
-    let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
-    imported.inputs.iter().map(port).collect()
-}
-
-/// Where a layer is in tract's graph.
-struct Place {
-    inputs: OutletId,
-    /// It, where it is no product.
-    conv: Option<Conv>,
-    added: Option<OutletId>,
-}
-
-fn rows(
-    model: &TypedModel,
-    feed: &Feed<'_>,
-    (layers, places): (&[Layer], &[Place]),
-    each: &mut dyn FnMut(usize, usize, Rows),
-) -> TractResult<()> {
-    let mut model = model.clone();
-    let mut outlets: Vec<OutletId> =
-        places.iter().flat_map(|p| [p.inputs].into_iter().chain(p.added)).collect();
-    outlets.sort_unstable();
-    outlets.dedup();
-    model.select_output_outlets(&outlets)?;
-    let model = model.into_optimized()?.into_runnable()?;
-    let runs = feed.runs();
-    for run in 0..runs {
-        let values = model.run(inputs_of(feed, run)?)?;
-        let of = |outlet: OutletId| outlets.binary_search(&outlet).ok().and_then(|at| values.get(at));
-        for (index, (layer, place)) in layers.iter().zip(places).enumerate() {
-            let input = of(place.inputs).context("an input that was not computed")?;
-            let wanted = ROWS.max(layer.depth * ROWS_FOR_DEPTH).div_ceil(runs).max(1);
-            let step = |rows: usize| (rows / wanted).max(1);
-            let inputs = match &place.conv {
-                Some(conv) => calibrate::windows(conv, input, run, &step)?,
-                None => positions(input, false, run, &step)?,
-            };
-            let added = place.added.and_then(of).map(|v| positions(v, place.conv.is_some(), run, &step));
-            let mut added = added.transpose()?.filter(|added| added.nrows() == inputs.nrows());
-            let norm = layer.residual.as_ref().and_then(|residual| residual.norm.as_ref());
-            if let (Some(all), Some(norm)) = (&mut added, norm) {
-                for (mut of_channel, scale) in all.columns_mut().into_iter().zip(norm) {
-                    of_channel.mapv_inplace(|v| if scale.abs() > 1e-6 { v / scale } else { 0.0 });
-                }
-            }
-            each(index, run, Rows { inputs, added });
-        }
-    }
-    Ok(())
-}
-
-fn inputs_of(feed: &Feed<'_>, run: usize) -> TractResult<TVec<TValue>> {
-    let inputs = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
-    inputs.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue())).collect()
-}
-
-/// The channels at each position, `[rows, channels]`: these lie on the second axis of images, on the last of others.
-fn positions(
-    value: &TValue,
-    image: bool,
-    run: usize,
-    step: &dyn Fn(usize) -> usize,
-) -> TractResult<Array2<f32>> {
-    let plain = value.try_as_plain_ram()?;
-    let view = plain.to_array_view::<f32>()?;
-    let last = view.ndim().checked_sub(1).context("an operand without axes")?;
-    let axis = if image { 1 } else { last };
-    let order: Vec<usize> = (0..=last).filter(|a| *a != axis).chain([axis]).collect();
-    let channels = view.shape()[axis];
-    let rows = view.len() / channels.max(1);
-    let turned = view.permuted_axes(order).as_standard_layout().into_owned();
-    let all = turned.into_shape_with_order((rows, channels))?;
-    let step = step(rows);
-    Ok(all.select(Axis(0), &(run % step..rows).step_by(step).collect::<Vec<_>>()))
-}
-
-/// In f64: activations that a clip holds near one value vary by far less than their square is precise in f32.
 fn add(sums: &mut Sums, x: &Array2<f32>, y: &Array2<f32>) {
     let (x, y) = (&x.mapv(f64::from), &y.mapv(f64::from));
     sums.add(x.nrows(), (x.sum_axis(Axis(0)), x.t().dot(x)), (y.sum_axis(Axis(0)), y.t().dot(x)));
@@ -488,28 +201,6 @@ fn sensitivities(
 /// The channels that are not `gone`, in order.
 fn kept(width: usize, gone: &[usize]) -> Vec<usize> {
     (0..width).filter(|c| !gone.contains(c)).collect()
-}
-
-/// The outputs of `source` that are f32, of some evenly spread runs.
-fn outputs(source: &Source, (pins, data): (&[InputPin], &Dataset)) -> Result<Vec<Vec<f32>>, PackerError> {
-    let imported = guard("prune", || source.import(pins))?;
-    let feed = data.feed(ports(&imported))?;
-    let run = |model: TypedModel| {
-        let model = model.into_optimized()?.into_runnable()?;
-        let mut all = Vec::new();
-        let step = feed.runs().div_ceil(SENSITIVITY_RUNS);
-        for run in (0..feed.runs()).step_by(step) {
-            let values = model.run(inputs_of(&feed, run)?)?;
-            all.resize(values.len(), Vec::new());
-            for (all, value) in
-                all.iter_mut().zip(&values).filter(|(_, v)| v.datum_type() == f32::datum_type())
-            {
-                all.extend_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?);
-            }
-        }
-        Ok(all)
-    };
-    guard("prune", || run(imported.typed).map_err(|e: TractError| PackerError::model("prune", &e)))
 }
 
 /// The squared difference of outputs, each relative to its square; infinite where that is no number.
@@ -593,9 +284,11 @@ fn restore(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::Texts;
+    use crate::evaluate::{InputPort, Texts};
+    use crate::import::Port;
     use glowplug_pack::Tensor as PackTensor;
     use graph::{constant, integers};
+    use tract_core::internal::*;
     use tract_onnx::pb::tensor_proto::DataType;
     use tract_onnx::pb::{tensor_shape_proto, type_proto};
 
@@ -874,12 +567,5 @@ mod tests {
         let e = pruned(&model, &data, 0.9, true).err().unwrap();
         assert!(e.to_string().contains("90.0 % of this model's multiply-adds cannot be pruned"), "{e}");
         assert!(e.to_string().contains("75.0 % are gone"), "{e}");
-    }
-
-    #[test]
-    fn counts_left_are_whole_blocks() {
-        let all = [100, 96, 17, 16, 9].map(next);
-        assert_eq!(all, [Some(96), Some(88), Some(16), Some(8), Some(8)]);
-        assert_eq!([8, 1].map(next), [None, None]);
     }
 }

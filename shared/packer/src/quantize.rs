@@ -15,11 +15,11 @@ pub(crate) use compensate::Moments;
 pub(crate) use round::{Rounding, entropy_bits, finest_step};
 
 use crate::blocked::block;
-use crate::error::{ErrorKind, PackerError};
+use crate::error::{ErrorKind, PackerError, guard};
 use crate::fingerprint::{Fingerprint, sum};
 use crate::fuse::fuse;
+use crate::graphs::simplify;
 use crate::int8;
-use crate::pack::{guard, simplify};
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
 use glowplug_pack::{Dtype, Encoding};
@@ -141,7 +141,7 @@ pub(crate) struct Quantizer {
     /// Weights that their encoding has no place for, each with why.
     kept: Vec<String>,
     /// Weights of convolutions in bytes.
-    bytes: int8::Rounded,
+    convolutions: int8::RoundedFilters,
 }
 
 /// A constant before and after, in the same order.
@@ -161,7 +161,7 @@ impl Quantizer {
     ) -> Result<Quantizer, PackerError> {
         let mut quantizer = Quantizer::default();
         for (candidate, rounding) in candidates.iter().zip(roundings) {
-            let Some(encoding) = rounding.encoding() else { continue };
+            let encoding = rounding.encoding();
             let moments = moments.get(&candidate.name);
             let rounded = rounding.round(&candidate.tensor, &candidate.axes, moments);
             match rounded.map_err(|e| PackerError::model("quantize", &e))? {
@@ -190,14 +190,14 @@ impl Quantizer {
         &self.encodings
     }
 
-    /// Also rounds the weights of convolutions in bytes, which `bytes` found in the model with all others rounded.
-    pub(crate) fn with_bytes(self, bytes: int8::Rounded) -> Quantizer {
-        Quantizer { bytes, ..self }
+    /// Also rounds the weights of convolutions in bytes, which were found in the model with all others rounded.
+    pub(crate) fn with_convolutions(self, convolutions: int8::RoundedFilters) -> Quantizer {
+        Quantizer { convolutions, ..self }
     }
 
     /// Whether any weights are rounded.
     pub(crate) fn rounds(&self) -> bool {
-        !self.rounded.is_empty() || !self.bytes.is_empty()
+        !self.rounded.is_empty() || !self.convolutions.is_empty()
     }
 
     /// Weights that stay as they are though they were asked for, each with why.
@@ -213,7 +213,7 @@ impl Quantizer {
         guard("quantize", || {
             self.put_into(&mut model)
                 .map_err(|e| PackerError::new(ErrorKind::Internal, format!("quantize: {e:#}")))?;
-            self.bytes.apply(model).map_err(|e| PackerError::model("quantize", &e))
+            self.convolutions.apply(model).map_err(|e| PackerError::model("quantize", &e))
         })
     }
 
@@ -229,11 +229,7 @@ impl Quantizer {
             let Some(Rounded { from, to }) = self.rounded.get(&fingerprint(tensor)) else { continue };
             let to = round::in_order_of(tensor, from, to)?;
             let to = to.with_context(|| format!("weight {:?} in another order", model.node(id).name))?;
-            let constant = Const::new(to.into_arc_tensor())?;
-            let facts = constant.output_facts(&[])?;
-            let node = model.node_mut(id);
-            node.op = Box::new(constant);
-            node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+            replace_constant(model, id, to.into_arc_tensor())?;
         }
         Ok(())
     }
@@ -246,6 +242,16 @@ impl Quantizer {
             true => simplify(typed).and_then(|model| self.apply(model)),
         }
     }
+}
+
+/// Gives the constant at node `id` another value.
+pub(crate) fn replace_constant(model: &mut TypedModel, id: usize, value: Arc<Tensor>) -> TractResult<()> {
+    let constant = Const::new(value)?;
+    let facts = constant.output_facts(&[])?;
+    let node = model.node_mut(id);
+    node.op = Box::new(constant);
+    node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+    Ok(())
 }
 
 /// The constants that a plan of `model` reads through panels of ours, or row by row, by name.
@@ -367,7 +373,7 @@ mod tests {
             return;
         }
         for weights in [Rounding::F16, INT8] {
-            let (encoding, rounding) = (weights.encoding().unwrap(), weights);
+            let (encoding, rounding) = (weights.encoding(), weights);
             let quantizer = quantizer(rounding, std::slice::from_ref(&model));
             let found = quantizer.apply(model.clone()).unwrap();
             let w = constant(&found, "w");
@@ -384,8 +390,7 @@ mod tests {
             // Once more changes nothing: what is rounded is known no longer, and stays.
             assert_eq!(constant(&quantizer.apply(found.clone()).unwrap(), "w"), w);
         }
-        let none = quantizer(Rounding::F32, std::slice::from_ref(&model));
-        assert_eq!(constant(&none.apply(model.clone()).unwrap(), "w"), constant(&model, "w"));
+        assert_eq!(constant(&Quantizer::default().apply(model.clone()).unwrap(), "w"), constant(&model, "w"));
     }
 
     #[test]

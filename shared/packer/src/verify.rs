@@ -63,7 +63,7 @@ pub(crate) fn verify(
 /// contract, on real data, can say how far is too far.
 ///
 /// Errors: [`ErrorKind::Verify`] with the output's name; a pack that the engine does not load or run.
-pub(crate) fn verify_bytes(
+pub(crate) fn verify_int8(
     pack_bytes: &[u8],
     reference: TypedModel,
     inputs: &[Port],

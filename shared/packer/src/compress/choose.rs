@@ -5,11 +5,12 @@ use super::{
     MEASURED_STEP, Sensitivity, Trial, search,
 };
 use crate::calibrate;
-use crate::error::{ErrorKind, PackerError};
+use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
+use crate::graphs::PlannedModel;
 use crate::import::{Imported, Port};
-use crate::int8::{self, Calibration, Compute};
-use crate::pack::{Planned, Stage, Writer, guard};
+use crate::int8::{self, Compute, Ranges};
+use crate::pack::{Stage, Writer};
 use crate::prune::PruneReport;
 use crate::quantize::{
     Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
@@ -268,7 +269,7 @@ impl<'o> Writer<'_, 'o> {
     pub(super) fn light(
         &self,
         quantizer: &Quantizer,
-        ranges: Option<&Calibration>,
+        ranges: Option<&Ranges>,
     ) -> Result<Arc<Plan>, PackerError> {
         let quantizer = &self.with_bytes(quantizer.clone(), ranges)?;
         let model = quantizer.apply(self.decluttered[0].clone())?;
@@ -285,10 +286,10 @@ impl<'o> Writer<'_, 'o> {
         imported: &Imported,
         model: TypedModel,
         quantizer: &Quantizer,
-        ranges: Option<&Calibration>,
+        ranges: Option<&Ranges>,
     ) -> Result<Arc<Plan>, PackerError> {
         let by_image = self.options.target.runs_here() && ranges.is_none();
-        let planned = Planned::of(imported, model, quantizer, by_image, ranges)?;
+        let planned = PlannedModel::of(imported, model, quantizer, by_image, ranges)?;
         let mut builder = PackBuilder::new();
         let plan = planned.encode(quantizer.encodings(), &mut builder)?;
         plan.validate(builder.weights())?;

@@ -1,12 +1,14 @@
-//! The inputs of an ONNX file, as it declares them and as they are pinned.
+//! The ends of a model: its inputs as the ONNX file declares them and as they are pinned, its outputs as they follow.
 
+use super::Imported;
 use crate::error::{ErrorKind, PackerError};
 use crate::pin::InputPin;
-use glowplug_pack::Dtype;
 use glowplug_pack::manifest::Axis;
+use glowplug_pack::{Dtype, element_count};
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dim;
+use tract_onnx::tract_hir::internal::OutletId;
 
 /// One input as the file declares it and as it was pinned.
 #[derive(Clone, Debug)]
@@ -99,7 +101,7 @@ fn port(input: &pb::ValueInfoProto, pin: Option<&InputPin>) -> Result<Port, Pack
 
 /// The axes of an output of `shape`, named and marked as open as the file declares them. A declaration of
 /// another rank, or of other fixed extents, says nothing.
-pub(crate) fn output_axes(output: &pb::ValueInfoProto, shape: &[usize]) -> Vec<Axis> {
+fn output_axes(output: &pb::ValueInfoProto, shape: &[usize]) -> Vec<Axis> {
     let declared: Vec<Declared> = match output.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(pb::type_proto::Value::TensorType(tensor)) => {
             tensor.shape.iter().flat_map(|s| s.dim.iter().map(Declared::of)).collect()
@@ -112,6 +114,43 @@ pub(crate) fn output_axes(output: &pb::ValueInfoProto, shape: &[usize]) -> Vec<A
         _ => Declared::Fixed(*size).axis(i, *size),
     };
     shape.iter().enumerate().map(axis).collect()
+}
+
+/// The outputs of an imported model, in order. Errors: a type that packs do not have; a shape that is open, or too large.
+pub(crate) fn output_ports(imported: &Imported) -> Result<Vec<Port>, PackerError> {
+    let outlets = imported.typed.outputs.iter().zip(&imported.outputs);
+    let port = |(outlet, declared): (&OutletId, &pb::ValueInfoProto)| {
+        let name = declared.name.clone();
+        let fact = imported.typed.outlet_fact(*outlet).map_err(|e| PackerError::model("import", &e))?;
+        let unsupported =
+            |what: String| PackerError::new(ErrorKind::Unsupported, format!("output {name:?} {what}"));
+        let found = Dtype::ALL.into_iter().find(|d| glowplug_engine::datum_type(*d) == fact.datum_type);
+        let dtype = found.ok_or_else(|| unsupported(format!("is of type {:?}", fact.datum_type)))?;
+        let shape = fact.shape.as_concrete();
+        let shape = shape.ok_or_else(|| {
+            let text = "which depends on the input's values: cut the model before the operator that gives it";
+            unsupported(format!("has the open shape {:?}, {text}", fact.shape))
+        })?;
+        if element_count(shape).is_none() {
+            return Err(unsupported(format!("has the shape {shape:?}, too large")));
+        }
+        let axes = output_axes(declared, shape);
+        Ok(Port { name, dtype, axes })
+    };
+    outlets.map(port).collect()
+}
+
+/// Axes that have several extents are open, whatever the file says of them. `sides` are the ends of one side, for
+/// each shape of the model.
+pub(crate) fn open_where_they_differ(sides: &mut [&mut Vec<Port>]) {
+    let shapes: Vec<Vec<Vec<usize>>> = sides.iter().map(|s| s.iter().map(Port::shape).collect()).collect();
+    for side in sides {
+        for (i, port) in side.iter_mut().enumerate() {
+            for (a, axis) in port.axes.iter_mut().enumerate() {
+                axis.symbolic |= shapes.iter().any(|s| s[i].get(a) != Some(&axis.size));
+            }
+        }
+    }
 }
 
 fn dtype_of(onnx: i32) -> Option<Dtype> {

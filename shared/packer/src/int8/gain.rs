@@ -1,6 +1,6 @@
 //! What convolutions in bytes save, and what the borders between bytes and floats cost.
 
-use super::{Calibration, Found, Pass, Readers};
+use super::{Found, Pass, Ranges, Readers};
 use crate::blocked::block_named;
 use crate::planned::Planned;
 use glowplug_pack::plan::Op as PlanOp;
@@ -41,18 +41,18 @@ impl Convolution {
     }
 }
 
-/// All convolutions of `model`, simplified, that are done in blocks or, where `calibration` says so, in bytes.
-pub(crate) fn convolutions(model: &TypedModel, calibration: &Calibration) -> TractResult<Vec<Convolution>> {
+/// All convolutions of `model`, simplified, that are done in blocks or, where `ranges` say so, in bytes.
+pub(crate) fn convolutions(model: &TypedModel, ranges: &Ranges) -> TractResult<Vec<Convolution>> {
     let (blocked, names) = block_named(model)?;
-    let found = Pass::new(&blocked, names, calibration).all()?;
+    let found = Pass::new(&blocked, names, ranges).all()?;
     let of = |node| Convolution::of(node, found.contains_key(&node.id));
     Ok(blocked.nodes.iter().filter_map(of).collect())
 }
 
 /// Of the convolutions in bytes, those that save more than their borders cost: of any that hand bytes to each other, all or none.
-pub(crate) fn worthwhile(model: &TypedModel, calibration: &Calibration) -> TractResult<HashSet<String>> {
+pub(crate) fn worthwhile(model: &TypedModel, ranges: &Ranges) -> TractResult<HashSet<String>> {
     let (blocked, names) = block_named(model)?;
-    let pass = Pass::new(&blocked, names, calibration);
+    let pass = Pass::new(&blocked, names, ranges);
     let found = pass.all()?;
     let convs: HashSet<usize> = found.keys().copied().collect();
     let pools = pass.pools(&blocked.eval_order()?, &convs);

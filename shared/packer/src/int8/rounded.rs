@@ -1,8 +1,9 @@
 //! The weights of convolutions in bytes, rounded where the simplified graph has them: one set of values for all that a
 //! pack holds.
 
-use super::{Calibration, Pass};
+use super::{Pass, Ranges};
 use crate::blocked::block_named;
+use crate::quantize::replace_constant;
 use tract_core::internal::*;
 use tract_core::ops::cnn::Conv;
 use tract_core::ops::einsum::EinSum;
@@ -10,14 +11,14 @@ use tract_core::ops::konst::Const;
 
 /// What constants become.
 #[derive(Clone, Default)]
-pub(crate) struct Rounded(Vec<(Arc<Tensor>, Arc<Tensor>)>);
+pub(crate) struct RoundedFilters(Vec<(Arc<Tensor>, Arc<Tensor>)>);
 
-impl Rounded {
+impl RoundedFilters {
     /// The weights of all convolutions of `model`, simplified, that can be done in bytes.
-    pub(crate) fn of(model: &TypedModel, calibration: &Calibration) -> TractResult<Rounded> {
+    pub(crate) fn of(model: &TypedModel, ranges: &Ranges) -> TractResult<RoundedFilters> {
         let (blocked, names) = block_named(model)?;
-        let pass = Pass::new(&blocked, names, calibration);
-        let mut rounded = Rounded::default();
+        let pass = Pass::new(&blocked, names, ranges);
+        let mut rounded = RoundedFilters::default();
         for (id, found) in pass.all()? {
             let name = &blocked.node(id).name;
             let Some(node) = model.nodes.iter().find(|n| n.name == *name) else { continue };
@@ -52,11 +53,7 @@ impl Rounded {
         for id in 0..model.nodes.len() {
             let Some(constant) = model.node(id).op_as::<Const>() else { continue };
             let Some((_, new)) = self.0.iter().find(|(old, _)| old == constant.val()) else { continue };
-            let constant = Const::new(new.clone())?;
-            let facts = constant.output_facts(&[])?;
-            let node = model.node_mut(id);
-            node.op = Box::new(constant);
-            node.outputs.iter_mut().zip(facts).for_each(|(outlet, fact)| outlet.fact = fact);
+            replace_constant(&mut model, id, new.clone())?;
         }
         Ok(model)
     }

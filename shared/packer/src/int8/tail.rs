@@ -120,7 +120,7 @@ fn linear(op: BinaryOp, value: f64) -> Option<(f64, f64)> {
 }
 
 /// All that the constants of a convolution in bytes follow from.
-pub(super) struct Tail<'a> {
+pub(super) struct Parts<'a> {
     pub(super) x: Scale,
     pub(super) filters: &'a Filters,
     pub(super) bias: &'a [f32],
@@ -139,11 +139,11 @@ pub(super) struct Constants {
     pub(super) tail: Int8Tail,
 }
 
-impl Tail<'_> {
+impl Parts<'_> {
     /// Errors: numbers that f32 has no place for.
     #[allow(clippy::cast_possible_truncation, reason = "constants are rounded once, here")]
     pub(super) fn constants(&self) -> TractResult<Constants> {
-        let Tail { x, filters, steps, .. } = self;
+        let Parts { x, filters, steps, .. } = self;
         let out = |scale: Scale| (f64::from(scale.scale).recip(), f64::from(scale.zero));
         let to = self.to.map_or((1.0, 0.0), out);
         let function = steps.function.unwrap_or(Int8Function::Identity);

@@ -9,11 +9,8 @@ use std::fmt;
 use tract_core::internal::*;
 
 /// How a weight is rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rounding {
-    /// Not at all.
-    #[default]
-    F32,
     /// To IEEE 754 binary16.
     F16,
     /// To multiples of a scale, at most 127 times it.
@@ -27,7 +24,6 @@ pub(crate) enum Rounding {
 impl fmt::Display for Rounding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rounding::F32 => f.write_str("f32"),
             Rounding::F16 => f.write_str("f16"),
             Rounding::Int8 { step } if *step == 0.0 => f.write_str("int8"),
             Rounding::Int8 { step } => write!(f, "int8 in steps of {step:.3} rms"),
@@ -37,11 +33,10 @@ impl fmt::Display for Rounding {
 
 impl Rounding {
     /// How its values are stored.
-    pub(crate) fn encoding(self) -> Option<Encoding> {
+    pub(crate) fn encoding(self) -> Encoding {
         match self {
-            Rounding::F32 => None,
-            Rounding::F16 => Some(Encoding::F16),
-            Rounding::Int8 { .. } => Some(Encoding::Int8),
+            Rounding::F16 => Encoding::F16,
+            Rounding::Int8 { .. } => Encoding::Int8,
         }
     }
 
@@ -56,12 +51,11 @@ impl Rounding {
         let rows = channels(tensor, axes)?;
         let nearest =
             |(row, scale): (&Vec<f32>, &f32)| row.iter().map(|v| int8_nearest(*v, *scale)).collect();
-        let rounded = match (self, moments) {
-            (Rounding::F32, _) => Ok(rows),
-            (Rounding::F16, _) => {
+        let rounded = match self {
+            Rounding::F16 => {
                 f16_reaches(&rows).and_then(|()| rows.iter().map(|row| Encoding::F16.round(row)).collect())
             }
-            (Rounding::Int8 { step }, moments) => {
+            Rounding::Int8 { step } => {
                 let scale = |row: &Vec<f32>| int8_scale(row, step * root_mean_square(row));
                 let scales = rows.iter().map(scale).collect::<Result<Vec<_>, _>>();
                 scales.map(|scales| {

@@ -5,10 +5,10 @@
 //! run on the evaluation data. Convolutions whose borders between bytes and floats would cost more than they save stay f32.
 
 use super::choose::{Judge, SENSITIVITY_SAMPLES};
-use crate::error::PackerError;
+use crate::error::{PackerError, guard};
 use crate::evaluate::{Dataset, Metric, Score};
-use crate::int8::{Calibration, Convolution, convolutions, worthwhile};
-use crate::pack::{Stage, Writer, guard};
+use crate::int8::{Convolution, Ranges, convolutions, worthwhile};
+use crate::pack::{Stage, Writer};
 use crate::quantize::Quantizer;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ impl Writer<'_, '_> {
     }
 
     /// The convolutions of the default shape.
-    fn split(&self, quantizer: &Quantizer, ranges: &Calibration) -> Result<Vec<Convolution>, PackerError> {
+    fn split(&self, quantizer: &Quantizer, ranges: &Ranges) -> Result<Vec<Convolution>, PackerError> {
         let model = quantizer.apply(self.decluttered[0].clone())?;
         guard("quantize", || convolutions(&model, ranges).map_err(|e| PackerError::model("quantize", &e)))
     }
@@ -129,7 +129,7 @@ impl Writer<'_, '_> {
     fn bytes_sensitivities(
         &mut self,
         quantizer: &Quantizer,
-        ranges: &Calibration,
+        ranges: &Ranges,
         all: &[Convolution],
         data: &Dataset,
         judge: &Judge<'_>,
@@ -156,13 +156,13 @@ impl Writer<'_, '_> {
     fn search_bytes(
         &mut self,
         quantizer: &Quantizer,
-        (ranges, all, sensitivities): (&Calibration, &[Convolution], &[Option<f64>]),
+        (ranges, all, sensitivities): (&Ranges, &[Convolution], &[Option<f64>]),
         judge: &Judge<'_>,
         tried: &mut Vec<Int8Point>,
-    ) -> Result<Calibration, PackerError> {
+    ) -> Result<Ranges, PackerError> {
         let order = order(all, sensitivities);
         let model = quantizer.apply(self.decluttered[0].clone())?;
-        let choice = |count: usize| -> Result<Calibration, PackerError> {
+        let choice = |count: usize| -> Result<Ranges, PackerError> {
             let names: Vec<&str> = order[..count].iter().map(|i| all[*i].name.as_str()).collect();
             let chosen = ranges.only(&names, all);
             let worth = guard("quantize", || {

@@ -1,0 +1,194 @@
+//! The ranges of activations: what seven bits round best, found on calibration data.
+
+use super::{Convolution, Scale};
+use crate::evaluate::Feed;
+use glowplug_pack::int8::MOST;
+use std::collections::{HashMap, HashSet};
+use tract_core::internal::*;
+
+/// Ranges of activations: what decides which convolutions are done in bytes, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ranges {
+    /// The least and the largest value that each node of a simplified graph gives, by the node's name.
+    pub(super) by_node: HashMap<String, (f32, f32)>,
+    /// What seven bits add to the mean of each channel of a node, by its name, where it has channels.
+    pub(super) shifts: HashMap<String, Vec<f64>>,
+    /// Convolutions that stay f32 though they could be done in bytes, by name.
+    pub(super) kept: HashSet<String>,
+}
+
+impl Ranges {
+    /// The same ranges; in bytes are at most the convolutions that `names` has.
+    pub(crate) fn only(&self, names: &[&str], all: &[Convolution]) -> Ranges {
+        let kept = all.iter().map(|conv| &conv.name).filter(|name| !names.contains(&name.as_str()));
+        Ranges { kept: kept.cloned().collect(), ..self.clone() }
+    }
+}
+
+/// How finely values are counted, of the width between the least and the largest.
+const BINS: usize = 2048;
+
+/// The ranges of all values of `model`, simplified, over all of `feed`: not from the least to the largest value, but what seven
+/// bits round with the least squared error. A few values beyond them are cut off, for the sake of all others.
+pub(crate) fn observe(
+    model: &TypedModel,
+    feed: &Feed<'_>,
+    progress: &mut dyn FnMut(usize),
+) -> TractResult<Ranges> {
+    let mut model = model.clone();
+    let watched: Vec<OutletId> = model
+        .nodes
+        .iter()
+        .filter(|n| !n.op_is::<tract_core::ops::konst::Const>())
+        .filter(|n| n.outputs.first().is_some_and(|o| o.fact.datum_type == DatumType::F32))
+        .map(|n| OutletId::new(n.id, 0))
+        .collect();
+    let channels = watched.iter().map(|o| model.outlet_fact(*o).map(channels));
+    let channels = channels.collect::<TractResult<Vec<_>>>()?;
+    let names: Vec<String> = watched.iter().map(|o| model.node(o.node).name.clone()).collect();
+    model.select_output_outlets(&watched)?;
+    let model = model.into_optimized()?.into_runnable()?;
+    let mut each = |see: &mut dyn FnMut(usize, &[f32]) -> TractResult<()>| -> TractResult<()> {
+        for run in 0..feed.runs() {
+            progress(run);
+            let set = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
+            let values = set.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
+            let found = model.run(values.collect::<TractResult<_>>()?)?;
+            for (index, value) in found.iter().enumerate() {
+                see(index, value.try_as_plain_ram()?.as_slice::<f32>()?)?;
+            }
+        }
+        Ok(())
+    };
+    let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); names.len()];
+    each(&mut |index, values| {
+        for value in values {
+            let range = &mut ranges[index];
+            // What is infinite, as masks are, has no range: no convolution there is done in bytes.
+            *range = match value.is_finite() {
+                true => (range.0.min(*value), range.1.max(*value)),
+                false => (f32::NEG_INFINITY, f32::INFINITY),
+            };
+        }
+        Ok(())
+    })?;
+    let mut counts = vec![vec![0u32; BINS]; names.len()];
+    each(&mut |index, values| {
+        let (least, most) = ranges[index];
+        if !(most - least).is_finite() {
+            return Ok(());
+        }
+        let scale = BINS as f32 / (most - least).max(f32::MIN_POSITIVE);
+        for value in values {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates, and is cut"
+            )]
+            let bin = ((value - least) * scale) as usize;
+            let count = &mut counts[index][bin.min(BINS - 1)];
+            *count = count.saturating_add(1);
+        }
+        Ok(())
+    })?;
+    let ranges: Vec<_> =
+        ranges.into_iter().zip(&counts).map(|(range, counts)| best_range(range, counts)).collect();
+    let mut shifts: Vec<Shifts> = channels.into_iter().map(Shifts::of).collect();
+    each(&mut |index, values| {
+        if let Some(scale) = Scale::of(ranges[index]) {
+            shifts[index].add(values, scale);
+        }
+        Ok(())
+    })?;
+    let shifts = names.iter().cloned().zip(shifts).filter_map(|(name, shifts)| Some((name, shifts.means()?)));
+    Ok(Ranges {
+        shifts: shifts.collect(),
+        by_node: names.into_iter().zip(ranges).collect(),
+        ..Ranges::default()
+    })
+}
+
+/// What rounding and cutting off add to each channel of a value.
+struct Shifts {
+    sums: Vec<f64>,
+    /// Values of a channel that lie side by side.
+    plane: usize,
+    count: usize,
+}
+
+impl Shifts {
+    /// Of a value with so many channels, and so many values of each in a row.
+    fn of((channels, plane): (usize, usize)) -> Shifts {
+        Shifts { sums: vec![0.0; channels], plane, count: 0 }
+    }
+
+    fn add(&mut self, values: &[f32], Scale { scale, zero }: Scale) {
+        let (scale, zero) = (f64::from(scale), f64::from(zero));
+        for image in values.chunks_exact((self.sums.len() * self.plane).max(1)) {
+            for (sum, values) in self.sums.iter_mut().zip(image.chunks_exact(self.plane)) {
+                let error = |value: &f32| {
+                    let q = (f64::from(*value) / scale + zero).round_ties_even().clamp(0.0, f64::from(MOST));
+                    (q - zero) * scale - f64::from(*value)
+                };
+                *sum += values.iter().map(error).sum::<f64>();
+            }
+            self.count += self.plane;
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn means(self) -> Option<Vec<f64>> {
+        let count = self.count as f64;
+        (!self.sums.is_empty() && count > 0.0).then(|| self.sums.iter().map(|sum| sum / count).collect())
+    }
+}
+
+/// Channels of a value of a simplified graph, images being `[N, C, H, W]` or `[C, H, W]`, and how many values of each lie
+/// side by side; none of what is no image.
+fn channels(fact: &TypedFact) -> (usize, usize) {
+    match fact.shape.as_concrete() {
+        Some([.., c, h, w]) if fact.rank() <= 4 => (*c, (h * w).max(1)),
+        _ => (0, 1),
+    }
+}
+
+/// The part of a range, 0 staying where it is, in which steps of seven bits make the least squared error over the values that
+/// were counted in it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "an estimate")]
+fn best_range((least, most): (f32, f32), counts: &[u32]) -> (f32, f32) {
+    if !(most - least).is_finite() {
+        return (least, most);
+    }
+    let (low, width) = (f64::from(least), f64::from(most) - f64::from(least));
+    let value = |bin: usize| low + (bin as f64 + 0.5) * width / counts.len() as f64;
+    let error = |part: f64| {
+        let (from, to) = (low.min(0.0) * part, f64::from(most).max(0.0) * part);
+        let rounding = ((to - from) / f64::from(MOST)).powi(2) / 12.0;
+        let of_bin = |(bin, count): (usize, &u32)| {
+            let beyond = value(bin) - value(bin).clamp(from, to);
+            f64::from(*count) * (rounding + beyond * beyond)
+        };
+        counts.iter().enumerate().filter(|(_, count)| **count > 0).map(of_bin).sum::<f64>()
+    };
+    let parts = (4..=40).map(|part| f64::from(part) / 40.0);
+    let best = parts.map(|part| (part, error(part))).min_by(|a, b| a.1.total_cmp(&b.1));
+    let part = best.map_or(1.0, |(part, _)| part) as f32;
+    (least * part, most * part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best_range;
+
+    #[test]
+    fn a_range_leaves_out_what_is_rare_and_far() {
+        // Nearly all values below a tenth of the largest, of which there is one.
+        let mut counts = vec![0u32; 2048];
+        counts[..200].fill(1000);
+        counts[2047] = 1;
+        let (least, most) = best_range((0.0, 100.0), &counts);
+        assert!(least == 0.0 && (9.0..60.0).contains(&most), "{most}");
+        // Evenly spread values want all of it.
+        assert_eq!(best_range((-50.0, 50.0), &[7; 2048]), (-50.0, 50.0));
+    }
+}
