@@ -192,7 +192,7 @@ fn sensitivities(
         let inputs: Vec<usize> =
             kept.iter().flat_map(|c| c * channels.each..(c + 1) * channels.each).collect();
         fit(&mut one, channels.consumer, &seen.sums.only(&inputs))?;
-        let error = error(&float, &outputs(&mut one, of)?);
+        let error = error(&float, &outputs(&one, of)?);
         found.push(if losses[gone] > 0.0 { error / losses[gone] } else { 1.0 });
     }
     Ok(found)

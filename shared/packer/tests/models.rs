@@ -384,7 +384,7 @@ fn pruned_packs_compute_less_and_tell_what_that_cost() {
     let several = prune(Some(how), &["image=f32[1|4,1,28,28]"]).unwrap();
     let shape = [4, 1, 28, 28];
     let batch = Tensor::new(shape, TensorData::F32(image_of(&shape, 9))).unwrap();
-    let wanted = plan_at(&several.bytes, &shape, 1).run(&[batch.clone()]).unwrap();
+    let wanted = plan_at(&several.bytes, &shape, 1).run(std::slice::from_ref(&batch)).unwrap();
     let region = Arc::new(Region::complete(Buffer::copy_of(&packed.bytes).unwrap()));
     let pack = Arc::new(Pack::from_complete(&region).unwrap());
     let options = BuildOptions { portable: true, ..BuildOptions::default() };
