@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
 use glowplug_pack::Tensor;
 use glowplug_processing::v2::NamedTensor;
-use glowplug_tests::{glowplug_fails, glowplug_ok, repo};
+use glowplug_tests::{glowplug_fails, glowplug_json, glowplug_ok, repo};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ fn what_compression_costs_is_measured_kept_and_told() -> Result<()> {
     let measured = ["--eval", &evaluation, "--metric", "cosine:logits", "--json"];
     let pack = |output: &str, args: &[&str]| -> Result<Value> {
         let args = [&folder.pack(output, args)[..], &measured].concat();
-        Ok(serde_json::from_str(&glowplug_ok(&args)?)?)
+        glowplug_json(&args)
     };
     let number = |value: &Value| value.as_f64().with_context(|| format!("{value} is no number"));
 
@@ -93,7 +93,7 @@ fn what_compression_costs_is_measured_kept_and_told() -> Result<()> {
     let layers = found["compression"]["layers"].as_array().context("no layers")?;
     ensure!(layers.iter().any(|l| l["rounding"].as_str().is_some_and(|r| r.contains("steps"))), "{layers:?}");
     // The manifest keeps it, for whoever inspects the pack later.
-    let inspected: Value = serde_json::from_str(&glowplug_ok(&["inspect", &auto, "--json"])?)?;
+    let inspected: Value = glowplug_json(&["inspect", &auto, "--json"])?;
     let options = &inspected["manifest"]["provenance"]["options"];
     for (name, part) in [
         ("accuracy", "cosine:logits 1.00000 -> 0.99"),
@@ -233,9 +233,11 @@ fn data_that_do_not_fit_are_told() -> Result<()> {
     // Nor can what this CPU cannot run be calibrated.
     #[cfg(target_arch = "x86_64")]
     if !std::arch::is_x86_feature_detected!("avx512f") {
-        let args = ["--target", "avx512", "--weights", "int8", "--calibrate", &good];
-        let e = glowplug_fails(2, &folder.pack(&output, &args))?;
-        ensure!(e.contains("avx512") && e.contains("no data on this CPU"), "{e}");
+        for how in [["--weights", "int8"], ["--prune", "25%"], ["--compute", "int8"]] {
+            let args = [&how[..], &["--target", "avx512", "--calibrate", &good]].concat();
+            let e = glowplug_fails(2, &folder.pack(&output, &args))?;
+            ensure!(e.contains("avx512") && e.contains("no data on this CPU"), "{how:?}: {e}");
+        }
     }
     Ok(())
 }
@@ -316,7 +318,7 @@ fn samples_may_be_raw_files_in_folders_of_their_classes() -> Result<()> {
     std::fs::write(folder.path("bare.toml"), bare)?;
     let bare = folder.text("bare.toml");
     let args = ["--manifest", &bare, "--eval", &data, "--metric", "top1", "--json"];
-    let found: Value = serde_json::from_str(&glowplug_ok(&folder.pack(&output, &args))?)?;
+    let found: Value = glowplug_json(&folder.pack(&output, &args))?;
     ensure!(found["compression"]["accuracy"]["before"] == before, "{found}");
     Ok(())
 }

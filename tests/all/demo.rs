@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
-use glowplug_tests::{assert_close, bin_dir, glowplug_ok, repo};
+use glowplug_tests::{assert_close, bin_dir, glowplug_json, glowplug_ok, repo};
 use serde_json::Value;
 use std::path::Path;
 
 #[test]
 fn every_answer_of_the_demo_is_onnx_runtimes() -> Result<()> {
     let functions = bin_dir()?.display().to_string();
-    let demo: Value = serde_json::from_str(&glowplug_ok(&["demo", "--functions", &functions, "--json"])?)?;
+    let demo: Value = glowplug_json(&["demo", "--functions", &functions, "--json"])?;
     ensure!(demo["wrong"] == 0 && demo["dead_letters"] == 1, "{demo}");
     let rows = demo["rows"].as_array().map_or(0, Vec::len);
     ensure!(demo["right"] == rows && rows >= 28, "{rows} rows in {demo}");
@@ -40,7 +40,7 @@ fn the_golden_packs_of_every_version_load_and_answer() -> Result<()> {
 /// By its plan, and by its portable graph, which has to answer when no plan fits any more.
 fn golden_pack(name: &str, reference: &Path, wanted: u16) -> Result<()> {
     let pack = repo(&format!("tests/data/{wanted}/{name}.glow")).display().to_string();
-    let inspect: Value = serde_json::from_str(&glowplug_ok(&["inspect", &pack, "--json"])?)?;
+    let inspect: Value = glowplug_json(&["inspect", &pack, "--json"])?;
     let (version, model) = (&inspect["format_version"], &inspect["manifest"]["model"]["name"]);
     ensure!(*version == wanted && *model == name, "{inspect}");
     glowplug_ok(&["verify", &pack])?;

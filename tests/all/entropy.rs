@@ -12,7 +12,7 @@ use glowplug_store::{
     PackStore, Resolved, Version, open_bytes, open_file,
 };
 use glowplug_store_s3::{S3Credentials, S3Options, S3Store};
-use glowplug_tests::{glowplug_fails, glowplug_ok, repo};
+use glowplug_tests::{glowplug_fails, glowplug_json as json, glowplug_ok, repo};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,10 +24,6 @@ const CASES: [(&str, &str, &str); 4] = [
     ("tests/data/models/mnist-cnn.onnx", "int8", "tests/data/goldens/mnist-cnn/input.npz"),
     ("tests/data/models/mnist-cnn.onnx", "f32", "tests/data/goldens/mnist-cnn/input.npz"),
 ];
-
-fn json(args: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&glowplug_ok(args)?)?)
-}
 
 fn inputs(path: &str) -> Result<Vec<NamedTensor>> {
     let all = npz::read(&repo(path))?;

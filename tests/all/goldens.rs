@@ -7,7 +7,7 @@ use glowplug_processing::v2::NamedTensor;
 use glowplug_store::{
     FetchOptions, MemoryStore, ModelName, ModelStore, OpenedPack, PackCache, PackStore, Resolved, Version,
 };
-use glowplug_tests::{assert_close, glowplug_ok, large_models, repo};
+use glowplug_tests::{assert_close, glowplug_json, glowplug_ok, large_models, repo};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -171,13 +171,13 @@ fn pack_it(case: Case, dir: &Path, pack: &str) -> Result<()> {
     let mut args = vec!["pack", &onnx, "-o", pack, "--json"];
     args.extend(manifest.iter().flat_map(|m| ["--manifest", m]));
     args.extend(case.pins.iter().flat_map(|pin| ["--input", *pin]));
-    let report: Value = serde_json::from_str(&glowplug_ok(&args)?)?;
+    let report: Value = glowplug_json(&args)?;
     ensure!(report["pack_bytes"].as_u64() == Some(std::fs::metadata(pack)?.len()), "{report}");
     Ok(())
 }
 
 fn bench_and_verify(pack: &str) -> Result<()> {
-    let bench: Value = serde_json::from_str(&glowplug_ok(&["bench", pack, "--runs", "10", "--json"])?)?;
+    let bench: Value = glowplug_json(&["bench", pack, "--runs", "10", "--json"])?;
     for stage in ["plan_ms", "first_run_ms", "run_ms"] {
         let s = &bench[stage];
         ensure!(s["min"].is_f64() && s["p50"].is_f64() && s["p99"].is_null(), "{stage} in {bench}");

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
 use glowplug_pack::Tensor;
 use glowplug_processing::v2::NamedTensor;
-use glowplug_tests::{assert_close, glowplug_fails, glowplug_ok, repo};
+use glowplug_tests::{assert_close, glowplug_fails, glowplug_json, glowplug_ok, golden_part, repo};
 use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
@@ -24,17 +24,12 @@ fn pack(folder: &TempDir, args: &[&str]) -> Result<Value> {
     let (onnx, calibration) = (data("network.onnx"), data("network.calibration.npz"));
     let output = folder.path().join("m.glow").display().to_string();
     let base = ["pack", &onnx, "-o", &output, "--json", "--compute", "int8", "--calibrate", &calibration];
-    Ok(serde_json::from_str(&glowplug_ok(&[&base, args].concat())?)?)
+    glowplug_json(&[&base, args].concat())
 }
 
 /// The tensors of the golden that belong to `part`: `in` or `out`.
 fn golden(part: &str) -> Result<Vec<NamedTensor>> {
-    let all = npz::read(Path::new(&data("network.npz")))?;
-    let named = all.into_iter().filter_map(|NamedTensor { name, tensor }| {
-        let name = name.strip_prefix(part)?.strip_prefix('.')?.to_owned();
-        Some(NamedTensor { name, tensor })
-    });
-    Ok(named.collect())
+    golden_part(Path::new(&data("network.npz")), part)
 }
 
 #[test]
@@ -107,7 +102,7 @@ fn as_much_is_done_in_bytes_as_the_contract_allows() -> Result<()> {
     ensure!(tried.iter().all(|t| t["keeps"] == false || t["share"].as_f64() <= Some(share)), "{tried:?}");
     let kept = layers.iter().filter(|l| l["in_bytes"] == false).filter_map(|l| l["name"].as_str());
     let kept = kept.collect::<Vec<_>>().join("; ");
-    let inspected: Value = serde_json::from_str(&glowplug_ok(&["inspect", &path("m.glow"), "--json"])?)?;
+    let inspected: Value = glowplug_json(&["inspect", &path("m.glow"), "--json"])?;
     let options = &inspected["manifest"]["provenance"]["options"];
     ensure!(options["int8 kept"] == kept.as_str(), "{kept}: {options}");
     let text = std::fs::read_to_string(&report)?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
-use glowplug_tests::{assert_close, binary, glowplug_ok, large_models, repo};
+use glowplug_tests::{assert_close, binary, glowplug_json, glowplug_ok, large_models, repo};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,7 @@ impl Packed {
         let onnx = onnx.display().to_string();
         let mut args = vec!["pack", &onnx, "-o", &pack, "--json"];
         args.extend(pins.iter().flat_map(|pin| ["--input", pin]));
-        let report = serde_json::from_str(&glowplug_ok(&args)?)?;
+        let report = glowplug_json(&args)?;
         Ok(Packed { folder, report })
     }
 
@@ -87,8 +87,7 @@ fn a_cpu_without_the_plans_instruction_sets_is_served_by_the_portable_graph() ->
 fn a_pack_tells_what_its_portable_graph_leaves_open() -> Result<()> {
     let packed = Packed::of(&models("mnist-cnn"), &[])?;
     ensure!(packed.report["portable"]["symbols"] == serde_json::json!(["N"]), "{}", packed.report);
-    let inspection: Value =
-        serde_json::from_str(&glowplug_ok(&["inspect", &packed.path("m.glow"), "--json"])?)?;
+    let inspection: Value = glowplug_json(&["inspect", &packed.path("m.glow"), "--json"])?;
     let portable = &inspection["portable"];
     ensure!(portable["symbols"] == serde_json::json!(["N"]), "{inspection}");
     // No matrix: at most the single values that plans hold in their operators.

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
 use glowplug_processing::v2::NamedTensor;
-use glowplug_tests::{assert_close, glowplug_fails, glowplug_ok, repo};
+use glowplug_tests::{assert_close, glowplug_fails, glowplug_json as json, glowplug_ok, golden_part, repo};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -21,16 +21,7 @@ fn text(path: &Path) -> String {
 
 /// The tensors of the golden that belong to `part`: `in`, `float`, `cut` or `restored`.
 fn part(part: &str) -> Result<Vec<NamedTensor>> {
-    let all = npz::read(&data("blocks.npz"))?;
-    let named = all.into_iter().filter_map(|NamedTensor { name, tensor }| {
-        let name = name.strip_prefix(part)?.strip_prefix('.')?.to_owned();
-        Some(NamedTensor { name, tensor })
-    });
-    Ok(named.collect())
-}
-
-fn json(args: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&glowplug_ok(args)?)?)
+    golden_part(&data("blocks.npz"), part)
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use glowplug_cli::npz;
 use glowplug_processing::v2::NamedTensor;
-use glowplug_tests::{assert_close, glowplug_fails, glowplug_ok, large_models, repo};
+use glowplug_tests::{
+    assert_close, glowplug_fails, glowplug_json as json, glowplug_ok, golden_part, large_models, repo,
+};
 use serde_json::Value;
 use std::path::Path;
 
@@ -13,16 +15,7 @@ const TOLERANCE: f32 = 2e-5;
 
 /// The tensors of a golden that belong to `part`: `in`, `f32`, `f16` or `int8`.
 fn part(model: &str, part: &str) -> Result<Vec<NamedTensor>> {
-    let all = npz::read(&repo("tests/data/quantized").join(format!("{model}.npz")))?;
-    let named = all.into_iter().filter_map(|NamedTensor { name, tensor }| {
-        let name = name.strip_prefix(part)?.strip_prefix('.')?.to_owned();
-        Some(NamedTensor { name, tensor })
-    });
-    Ok(named.collect())
-}
-
-fn json(args: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&glowplug_ok(args)?)?)
+    golden_part(&repo("tests/data/quantized").join(format!("{model}.npz")), part)
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the end-to-end tests share: where things are, how the binaries are run, how tensors are compared.
 
 use anyhow::{Context, Result, bail, ensure};
+use glowplug_cli::npz;
 use glowplug_pack::{Tensor, TensorData};
 use glowplug_processing::v2::NamedTensor;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -46,6 +48,20 @@ pub fn glowplug_ok(args: &[&str]) -> Result<String> {
         (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
     ensure!(output.status.success(), "glowplug {args:?}: {}\n{err}\n{out}", output.status);
     Ok(out)
+}
+
+/// Runs `glowplug` and reads its stdout as JSON.
+pub fn glowplug_json(args: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&glowplug_ok(args)?)?)
+}
+
+/// The tensors of a golden that are named `PART.`, without that.
+pub fn golden_part(path: &Path, part: &str) -> Result<Vec<NamedTensor>> {
+    let named = npz::read(path)?.into_iter().filter_map(|NamedTensor { name, tensor }| {
+        let name = name.strip_prefix(part)?.strip_prefix('.')?.to_owned();
+        Some(NamedTensor { name, tensor })
+    });
+    Ok(named.collect())
 }
 
 /// Runs `glowplug`, which must fail with `code`, and gives its stderr.

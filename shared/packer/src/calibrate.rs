@@ -67,9 +67,7 @@ fn collect(
     let model = model.into_optimized()?.into_runnable()?;
     for run in 0..feed.runs() {
         progress(run);
-        let inputs = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
-        let inputs = inputs.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
-        let values = model.run(inputs.collect::<TractResult<_>>()?)?;
+        let values = model.run(feed.values(run)?)?;
         for reader in &readers {
             let Some(at) = outlets.iter().position(|o| *o == reader.input) else { continue };
             let rows = reader.rows.of(&values[at], run, feed.runs())?;

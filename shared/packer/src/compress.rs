@@ -11,6 +11,7 @@
 mod choose;
 mod convolutions;
 
+pub(crate) use choose::check;
 pub use convolutions::{Int8Layer, Int8Point, Int8Report};
 
 use crate::error::{ErrorKind, PackerError};

@@ -9,6 +9,7 @@ use glowplug_engine::Plan;
 use glowplug_pack::{Dtype, Tensor, TensorData, element_count};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tract_core::internal::{IntoTValue as _, TValue, TVec, TractResult, format_err};
 
 /// Members of a data file that hold right answers, by name.
 const LABEL: &str = "label";
@@ -234,6 +235,12 @@ impl Feed<'_> {
             rows(tensor, &which).reshape(port.shape.clone()).map_err(|e| bad(e.to_string()))
         };
         self.ports.iter().zip(&self.tensors).map(tensor).collect()
+    }
+
+    /// The same for tract.
+    pub(crate) fn values(&self, run: usize) -> TractResult<TVec<TValue>> {
+        let inputs = self.inputs(run).map_err(|e| format_err!("{e}"))?;
+        inputs.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue())).collect()
     }
 
     /// What output `output` of `run` is for each sample, as far as `metric` needs it, runs being shared by all processors.

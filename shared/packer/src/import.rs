@@ -10,6 +10,7 @@ mod recurrent;
 mod rewrite;
 
 use crate::error::{ErrorKind, PackerError};
+use crate::evaluate::InputPort;
 use crate::pin::InputPin;
 use glowplug_pack::Dtype;
 use std::collections::{HashMap, HashSet};
@@ -32,6 +33,14 @@ pub(crate) struct Imported {
     pub(crate) inputs: Vec<Port>,
     /// Its outputs as the file declares them, in order.
     pub(crate) outputs: Vec<pb::ValueInfoProto>,
+}
+
+impl Imported {
+    /// What its inputs take.
+    pub(crate) fn ports(&self) -> Vec<InputPort> {
+        let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
+        self.inputs.iter().map(port).collect()
+    }
 }
 
 /// An ONNX file, read and rewritten, to be imported at any shapes.

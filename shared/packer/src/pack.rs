@@ -1,6 +1,6 @@
 //! Import, simplify, quantize, plan, write, verify: a model's way into a pack.
 
-use crate::compress::{CompressionReport, Contract, Int8Report};
+use crate::compress::{self, CompressionReport, Contract, Int8Report};
 use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::Dataset;
 use crate::graphs::{PlannedModel, Way, simplify};
@@ -97,6 +97,7 @@ pub struct Packed {
 /// Errors: see [`ErrorKind`]; every message names the node, input or output and what to do.
 /// Cost: several times the model in memory; a second or so per 100 MB.
 pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, PackerError> {
+    compress::check(options)?;
     options.target.choose()?;
     // Coarser steps save bytes by nothing else.
     options.entropy |= options.weights == Weights::Auto;

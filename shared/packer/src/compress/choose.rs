@@ -8,9 +8,9 @@ use crate::calibrate;
 use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, bad};
 use crate::graphs::PlannedModel;
-use crate::import::{Imported, Port};
+use crate::import::Imported;
 use crate::int8::{self, Compute, Ranges};
-use crate::pack::{Stage, Writer};
+use crate::pack::{PackOptions, Stage, Writer};
 use crate::prune::PruneReport;
 use crate::quantize::{
     Candidate, Moments, Quantizer, Rounding, Weights, candidates, entropy_bits, finest_step,
@@ -66,9 +66,7 @@ impl Judge<'_> {
         let answers = self.feed.answers_of(&self.metric, plan)?;
         self.feed.score(&self.metric, &answers, &self.float, self.labels.as_deref())
     }
-}
 
-impl Judge<'_> {
     fn told(&self, accuracy: &Accuracy<'_>, after: Score) -> AccuracyReport {
         AccuracyReport {
             metric: self.metric.to_string(),
@@ -79,6 +77,31 @@ impl Judge<'_> {
             max_drop: accuracy.max_drop,
         }
     }
+}
+
+/// Errors: options that contradict each other; a model that would have to be run though this CPU cannot.
+pub(crate) fn check(options: &PackOptions<'_>) -> Result<(), PackerError> {
+    let (target, weights, contract) = (options.target, options.weights, &options.contract);
+    let calibrated = options.calibration.is_some() && weights != Weights::F32;
+    let in_bytes = options.compute == Compute::Int8;
+    let runs = contract.accuracy.is_some() || calibrated || in_bytes || options.prune.is_some();
+    if runs && !target.runs_here() {
+        let text =
+            format!("a model for {target} can be run on no data on this CPU, to calibrate or to measure");
+        return Err(PackerError::new(ErrorKind::Target, text));
+    }
+    let bounded = contract.max_bytes.is_some() || contract.accuracy.iter().any(|a| a.max_drop.is_some());
+    if in_bytes && weights == Weights::Auto {
+        return Err(bad(
+            "compute int8 takes weights f32, f16 or int8: what auto leaves is coarser than its kernels round",
+        ));
+    }
+    if weights == Weights::Auto && !bounded {
+        return Err(bad(
+            "weights auto need a bound: on what may be lost (--max-drop), or on the bytes of the pack (--max-bytes)",
+        ));
+    }
+    Ok(())
 }
 
 /// What is told of each candidate, but what has to be measured.
@@ -100,7 +123,6 @@ impl<'o> Writer<'_, 'o> {
         self.stage(Stage::Quantize, "");
         let (weights, contract) = (self.options.weights, self.options.contract.clone());
         let calibration = self.options.calibration;
-        self.check(&contract)?;
         let candidates = match weights {
             Weights::F32 => Vec::new(),
             _ => candidates(self.decluttered)?,
@@ -171,30 +193,6 @@ impl<'o> Writer<'_, 'o> {
         Ok(())
     }
 
-    /// What contradicts itself before anything is measured.
-    fn check(&self, contract: &Contract<'_>) -> Result<(), PackerError> {
-        let (target, weights) = (self.options.target, self.options.weights);
-        let calibrated = self.options.calibration.is_some() && weights != Weights::F32;
-        let runs = contract.accuracy.is_some() || calibrated || self.options.compute == Compute::Int8;
-        if runs && !target.runs_here() {
-            let text =
-                format!("a model for {target} can be run on no data on this CPU, to calibrate or to measure");
-            return Err(PackerError::new(ErrorKind::Target, text));
-        }
-        let bounded = contract.max_bytes.is_some() || contract.accuracy.iter().any(|a| a.max_drop.is_some());
-        if self.options.compute == Compute::Int8 && self.options.weights == Weights::Auto {
-            return Err(bad(
-                "compute int8 takes weights f32, f16 or int8: what auto leaves is coarser than its kernels round",
-            ));
-        }
-        if self.options.weights == Weights::Auto && !bounded {
-            return Err(bad(
-                "weights auto need a bound: on what may be lost (--max-drop), or on the bytes of the pack (--max-bytes)",
-            ));
-        }
-        Ok(())
-    }
-
     /// The ranges of activations, where convolutions are to be done in bytes.
     fn observe(&mut self, data: Option<&Dataset>) -> Result<(), PackerError> {
         if self.options.compute == Compute::F32 {
@@ -215,8 +213,7 @@ impl<'o> Writer<'_, 'o> {
     }
 
     pub(super) fn ports(&self) -> Vec<InputPort> {
-        let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
-        self.imported[0].inputs.iter().map(port).collect()
+        self.imported[0].ports()
     }
 
     fn moments(

@@ -51,9 +51,7 @@ pub(crate) fn observe(
     let mut each = |see: &mut dyn FnMut(usize, &[f32]) -> TractResult<()>| -> TractResult<()> {
         for run in 0..feed.runs() {
             progress(run);
-            let set = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
-            let values = set.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue()));
-            let found = model.run(values.collect::<TractResult<_>>()?)?;
+            let found = model.run(feed.values(run)?)?;
             for (index, value) in found.iter().enumerate() {
                 see(index, value.try_as_plain_ram()?.as_slice::<f32>()?)?;
             }

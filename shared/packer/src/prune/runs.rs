@@ -4,8 +4,8 @@ use super::graph::{self, Layer};
 use super::lost;
 use crate::calibrate;
 use crate::error::{PackerError, guard};
-use crate::evaluate::{Dataset, Feed, InputPort};
-use crate::import::{Imported, Port, Source};
+use crate::evaluate::{Dataset, Feed};
+use crate::import::{Imported, Source};
 use crate::pin::InputPin;
 use tract_core::internal::tract_ndarray::{Array2, Axis};
 use tract_core::internal::*;
@@ -72,15 +72,10 @@ pub(super) fn run(
         })
     };
     let places = layers.iter().map(place).collect::<Option<Vec<_>>>().ok_or_else(lost)?;
-    let feed = data.feed(ports(&imported))?;
+    let feed = data.feed(imported.ports())?;
     guard("prune", || {
         rows(&imported.typed, &feed, (layers, &places), each).map_err(|e| PackerError::model("prune", &e))
     })
-}
-
-fn ports(imported: &Imported) -> Vec<InputPort> {
-    let port = |p: &Port| InputPort { name: p.name.clone(), dtype: p.dtype, shape: p.shape() };
-    imported.inputs.iter().map(port).collect()
 }
 
 /// Where a layer is in tract's graph.
@@ -106,7 +101,7 @@ fn rows(
     let model = model.into_optimized()?.into_runnable()?;
     let runs = feed.runs();
     for run in 0..runs {
-        let values = model.run(inputs_of(feed, run)?)?;
+        let values = model.run(feed.values(run)?)?;
         let of = |outlet: OutletId| outlets.binary_search(&outlet).ok().and_then(|at| values.get(at));
         for (index, (layer, place)) in layers.iter().zip(places).enumerate() {
             let input = of(place.inputs).context("an input that was not computed")?;
@@ -128,11 +123,6 @@ fn rows(
         }
     }
     Ok(())
-}
-
-fn inputs_of(feed: &Feed<'_>, run: usize) -> TractResult<TVec<TValue>> {
-    let inputs = feed.inputs(run).map_err(|e| format_err!("{e}"))?;
-    inputs.iter().map(|t| Ok(glowplug_engine::to_tract(t)?.into_tvalue())).collect()
 }
 
 /// The channels at each position, `[rows, channels]`: these lie on the second axis of images, on the last of others.
@@ -161,13 +151,13 @@ pub(super) fn outputs(
     (pins, data): (&[InputPin], &Dataset),
 ) -> Result<Vec<Vec<f32>>, PackerError> {
     let imported = guard("prune", || source.import(pins))?;
-    let feed = data.feed(ports(&imported))?;
+    let feed = data.feed(imported.ports())?;
     let run = |model: TypedModel| {
         let model = model.into_optimized()?.into_runnable()?;
         let mut all = Vec::new();
         let step = feed.runs().div_ceil(SENSITIVITY_RUNS);
         for run in (0..feed.runs()).step_by(step) {
-            let values = model.run(inputs_of(&feed, run)?)?;
+            let values = model.run(feed.values(run)?)?;
             all.resize(values.len(), Vec::new());
             for (all, value) in
                 all.iter_mut().zip(&values).filter(|(_, v)| v.datum_type() == f32::datum_type())
