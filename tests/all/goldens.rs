@@ -58,6 +58,8 @@ cases! {
     tab_digits_mlp: "tab_digits_mlp" "" ["X=f32[8,64]"];
     minilm_of_16: "minilm-l6-v2-f32" ""
         ["input_ids=i64[1,16]", "attention_mask=i64[1,16]", "token_type_ids=i64[1,16]"];
+    minilm_in_int8: "minilm-l6-v2-int8w" ""
+        ["input_ids=i64[1,16]", "attention_mask=i64[1,16]", "token_type_ids=i64[1,16]"];
     minilm_of_24: "minilm-l6-v2-f32" "-24"
         ["input_ids=i64[1,24]", "attention_mask=i64[1,24]", "token_type_ids=i64[1,24]"];
     minilm_of_32: "minilm-l6-v2-f32" "-32"

@@ -16,6 +16,7 @@ mod faults;
 mod goldens;
 /// Convolutions in bytes, against whole numbers; and how many of them a contract leaves.
 mod int8;
+mod integers;
 /// Every operator of plans through the command, against ONNX Runtime's outputs.
 mod ops;
 /// The portable graph where no tuned plan fits.

@@ -21,6 +21,7 @@ from tokenizers.models import WordPiece
 import anchors
 from files import DATA, Files
 from int8 import int8
+from integers import integers
 from mnist import held_out
 from ops import ops
 from pipelines import pipelines
@@ -148,6 +149,8 @@ def sentences(files, cache):
         if padding is None:
             assert 0 in fields["attention_mask"], "the golden must cover masked positions"
             golden(files, model, cache / f"{model}.onnx", feeds)
+            # Another export of it, with its weights as integers.
+            golden(files, "minilm-l6-v2-int8w", cache / "minilm-l6-v2-int8w.onnx", feeds)
             document = {"text": anchors.SENTENCE, "length": length} | fields
             files.document(f"goldens/{model}/text.json", document)
             continue
@@ -216,6 +219,7 @@ def main():
     quantized(files, run)
     pruned(files, run)
     int8(files, run)
+    integers(files, run)
     if files.differences:
         sys.exit("differs from tests/data: " + ", ".join(files.differences))
     print(f"{files.count} files {'compared, all the same' if arguments.check else 'written'}")

@@ -256,6 +256,21 @@ impl fmt::Display for Answer {
                 writeln!(f, "  {kept}")?;
             }
         }
+        if let Some(q) = &r.quantized {
+            let (fit, count) = (q.weights_int8, q.weights);
+            writeln!(
+                f,
+                "  came quantized: {fit} of {count} weights fit int8, {} roundings of activations left out",
+                q.activations
+            )?;
+            if fit < count && w.encoding == "f32" {
+                writeln!(
+                    f,
+                    "  the integers of {} weights do not, which are f32 now: --weights int8 rounds them",
+                    count - fit
+                )?;
+            }
+        }
         if let Some(compression) = &r.compression {
             compression::told(f, compression)?;
         }

@@ -218,13 +218,18 @@ impl<'a> Encoder<'a> {
         let dtype = dtype(
             self.model.outlet_fact(OutletId::new(x.node.min(self.model.nodes.len() - 1), x.slot))?.datum_type,
         )?;
-        let index = self.nodes.len();
         let outputs = vec![Fact::Tensor { dtype, shape: shape.to_vec() }];
-        self.nodes.push(Node { name: name.to_owned(), op, inputs: vec![input], outputs });
+        Ok(self.add(Node { name: name.to_owned(), op, inputs: vec![input], outputs }))
+    }
+
+    /// A node that tract's graph has not; its output.
+    fn add(&mut self, node: Node) -> OutletId {
+        let index = self.nodes.len();
+        self.nodes.push(node);
         // No node of tract's has this number.
         let id = OutletId::new(self.model.nodes.len() + index, 0);
         self.outlets.insert(id, Outlet { node: index, slot: 0 });
-        Ok(id)
+        id
     }
 
     /// The body of a loop as one of the plan's bodies.
@@ -386,6 +391,14 @@ impl<'a> Encoder<'a> {
         let small = tensor.len() * tensor.datum_type().size_of() <= CONSTANT_BYTES;
         let place = if small { Place::Constants } else { Place::Blobs };
         Ok(Op::Constant { weight: self.plain_weight(name, tensor, place)? })
+    }
+
+    /// Bools as bytes of 0 and 1, a node before the one that makes bools of them: bytes of a file may be anything.
+    fn bytes_of_bools(&mut self, name: &str, bools: &Tensor) -> TractResult<OutletId> {
+        let name = format!("{name}.bytes");
+        let op = self.constant(&name, &*bools.cast_to::<u8>()?)?;
+        let outputs = vec![Fact::Tensor { dtype: Dtype::U8, shape: bools.shape().to_vec() }];
+        Ok(self.add(Node { name, op, inputs: Vec::new(), outputs }))
     }
 
     fn panels(&mut self, name: &str, storage: &PackedMatrixStorage) -> TractResult<Op> {

@@ -98,16 +98,6 @@ impl Dataset {
         self.texts.text.as_deref()
     }
 
-    /// Only the first samples.
-    #[must_use]
-    pub fn first(&self, samples: usize) -> Dataset {
-        let which: Vec<usize> = (0..samples.min(self.samples())).collect();
-        let cut = |(name, tensor): &(String, Tensor)| (name.clone(), rows(tensor, &which));
-        let text = self.texts.text.as_ref().map(|text| text.iter().take(samples).cloned().collect());
-        let texts = Texts { text, alphabet: self.texts.alphabet.clone() };
-        Dataset { members: self.members.iter().map(cut).collect(), texts, digest: self.digest.clone() }
-    }
-
     /// The inputs of at most so many samples, evenly spread: neighbours are often alike.
     pub(crate) fn spread(&self, samples: usize) -> Dataset {
         let (all, n) = (self.samples(), samples.min(self.samples()));
@@ -357,7 +347,6 @@ mod tests {
         // A sample may be all of an input.
         let feed = data.feed(vec![port("x", &[2])]).unwrap();
         assert_eq!((feed.runs(), feed.inputs(4).unwrap()[0].shape()), (5, &[2usize][..]));
-        assert_eq!(data.first(3).samples(), 3);
         let spread = data.spread(3);
         assert_eq!(spread.members[0].1.as_f32().unwrap(), [0.0, 1.0, 2.0, 3.0, 6.0, 7.0]);
         assert_eq!((data.spread(9).samples(), spread.digest()), (5, data.digest()));

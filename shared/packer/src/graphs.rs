@@ -90,7 +90,3 @@ impl PlannedModel {
         }
     }
 }
-
-pub(crate) fn simplify(typed: &TypedModel) -> Result<TypedModel, PackerError> {
-    guard("simplify", || typed.clone().into_decluttered().map_err(|e| PackerError::model("simplify", &e)))
-}

@@ -4,8 +4,11 @@
 //! pinned input. Most models analyse with their inputs pinned first; a few only with symbols that are
 //! replaced afterwards, so that is tried second.
 
+pub(crate) mod constants;
+pub(crate) mod nodes;
 mod open;
 mod ports;
+mod quantized;
 mod recurrent;
 mod rewrite;
 
@@ -22,6 +25,7 @@ use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 pub(crate) use open::OpenAxis;
 use ports::ports;
 pub(crate) use ports::{Port, open_where_they_differ, output_ports};
+pub use quantized::Quantized;
 
 /// A model that tract understands, every shape known.
 pub(crate) struct Imported {
@@ -49,6 +53,8 @@ pub(crate) struct Source {
     proto: pb::ModelProto,
     /// Recurrent nodes that run from last to first.
     backward: Vec<String>,
+    /// What of it came quantized.
+    pub(crate) quantized: Quantized,
 }
 
 impl Source {
@@ -57,15 +63,16 @@ impl Source {
         let onnx = importer();
         let mut proto = parse_proto(&onnx, onnx_bytes)?;
         let graph = proto.graph.as_mut().ok_or_else(not_onnx)?;
+        let quantized = quantized::dequantize(graph)?;
         rewrite::rewrite(graph)?;
         let backward = recurrent::name_backward(graph);
         check_nodes(&onnx, graph)?;
-        Ok(Source { proto, backward })
+        Ok(Source { proto, backward, quantized })
     }
 
     #[cfg(test)]
     pub(crate) fn of(proto: pb::ModelProto) -> Source {
-        Source { proto, backward: Vec::new() }
+        Source { proto, backward: Vec::new(), quantized: Quantized::default() }
     }
 
     pub(crate) fn graph(&self) -> Result<&pb::GraphProto, PackerError> {

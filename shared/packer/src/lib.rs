@@ -33,6 +33,7 @@ mod portable;
 mod prune;
 mod quantize;
 mod report;
+mod simplify;
 mod target;
 mod verify;
 
@@ -43,6 +44,7 @@ pub use compress::{
 pub use entropy::EntropyReport;
 pub use error::{ErrorKind, PackerError};
 pub use evaluate::{Answers, Dataset, Feed, InputPort, Metric, Score, Texts};
+pub use import::Quantized;
 pub use int8::Compute;
 pub use merge::merge;
 pub use pack::{PackOptions, Packed, Stage, describe, pack};

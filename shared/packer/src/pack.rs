@@ -3,8 +3,8 @@
 use crate::compress::{self, CompressionReport, Contract, Int8Report};
 use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::Dataset;
-use crate::graphs::{PlannedModel, Way, simplify};
-use crate::import::{Imported, Port, Source, open_where_they_differ, output_ports};
+use crate::graphs::{PlannedModel, Way};
+use crate::import::{Imported, Port, Quantized, Source, open_where_they_differ, output_ports};
 use crate::int8::{Compute, Ranges, RoundedFilters};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
@@ -13,6 +13,7 @@ use crate::portable::{Portable, PortableReport};
 use crate::prune::{Prune, Unpruned};
 use crate::quantize::{Quantizer, Weights};
 use crate::report::{Report, WeightsReport, report};
+use crate::simplify::simplify;
 use crate::target::Target;
 use crate::verify::{Path, ROUNDS, index_bound, verify, verify_int8, verify_simplified};
 use glowplug_engine::target::TRACT_VERSION;
@@ -118,8 +119,10 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     let Some(first) = imported.first() else { return Err(no_shapes()) };
     (options.progress)(Stage::Simplify, "");
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
+    let quantized = source.quantized;
     drop(source);
     let mut file = Writer::new(&imported, &decluttered, parsed, onnx_bytes, options);
+    file.came_quantized = quantized;
     file.unpruned = pruned;
     let judge = file.compress()?;
     file.stage(Stage::Write, "");
@@ -210,6 +213,8 @@ pub(crate) struct Writer<'a, 'o> {
     pub(crate) ranges: Option<Ranges>,
     /// Where channels were removed.
     pub(crate) unpruned: Option<Unpruned>,
+    /// What was quantized in the file.
+    pub(crate) came_quantized: Quantized,
 }
 
 /// A file, and what was found while it was written.
@@ -243,6 +248,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             int8,
             ranges,
             unpruned: None,
+            came_quantized: Quantized::default(),
         }
     }
 
@@ -409,6 +415,7 @@ impl<'a, 'o> Writer<'a, 'o> {
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         provenance.options.insert("weights".to_owned(), self.options.weights.to_string());
         provenance.options.extend(self.compression.iter().flat_map(CompressionReport::told));
+        provenance.options.extend(self.came_quantized.told());
         if self.options.entropy {
             provenance.options.insert("entropy".to_owned(), "true".to_owned());
         }

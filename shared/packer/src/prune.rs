@@ -20,6 +20,7 @@ mod unpruned;
 use crate::error::{ErrorKind, PackerError};
 use crate::evaluate::{Dataset, bad};
 use crate::import::Source;
+use crate::import::constants::plain_constants;
 use crate::pin::InputPin;
 use choose::{choose, macs, work};
 use graph::{Channels, Graph, Layer, Matrix};
@@ -65,7 +66,7 @@ fn prune(
         return Err(bad(text));
     }
     let mut source = source.clone();
-    graph::plain_constants(source.graph_mut()?);
+    plain_constants(source.graph_mut()?);
     let channels = channels(source.graph()?);
     if channels.is_empty() {
         let text = "no channels of this model can be pruned: none go from one convolution or product with weights to \

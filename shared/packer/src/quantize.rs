@@ -18,9 +18,9 @@ use crate::blocked::block;
 use crate::error::{ErrorKind, PackerError, guard};
 use crate::fingerprint::{Fingerprint, sum};
 use crate::fuse::fuse;
-use crate::graphs::simplify;
 use crate::int8;
 use crate::planned::Planned;
+use crate::simplify::simplify;
 use glowplug_pack::plan::Op as PlanOp;
 use glowplug_pack::{Dtype, Encoding};
 use std::collections::{HashMap, HashSet};
@@ -90,6 +90,8 @@ pub(crate) struct Candidate {
     pub(crate) tensor: Arc<Tensor>,
     /// Which of its axes number the channels.
     pub(crate) axes: Vec<usize>,
+    /// Whether int8 holds it as it is.
+    pub(crate) fits_int8: bool,
     fingerprint: Fingerprint,
     channels: Channels,
 }
@@ -127,7 +129,8 @@ fn look(
         };
         if known.is_none() && !refused.contains(&fingerprint) {
             let (name, tensor) = (node.name.clone(), tensor.clone());
-            found.push(Candidate { name, tensor, axes, fingerprint, channels });
+            let fits_int8 = round::fits_int8(&tensor, &axes)?;
+            found.push(Candidate { name, tensor, axes, fits_int8, fingerprint, channels });
         }
     }
     Ok(())
@@ -163,7 +166,11 @@ impl Quantizer {
         for (candidate, rounding) in candidates.iter().zip(roundings) {
             let encoding = rounding.encoding();
             let moments = moments.get(&candidate.name);
-            let rounded = rounding.round(&candidate.tensor, &candidate.axes, moments);
+            let rounded = match rounding {
+                // By a scale of its own it would be rounded twice.
+                Rounding::Int8 { step: 0.0 } if candidate.fits_int8 => Ok(Ok((*candidate.tensor).clone())),
+                _ => rounding.round(&candidate.tensor, &candidate.axes, moments),
+            };
             match rounded.map_err(|e| PackerError::model("quantize", &e))? {
                 Ok(to) => {
                     let (from, to) = (candidate.tensor.clone(), to.into_arc_tensor());
@@ -183,6 +190,15 @@ impl Quantizer {
     /// What became of `candidate`, if it was rounded.
     pub(crate) fn rounded(&self, candidate: &Candidate) -> Option<&Tensor> {
         self.rounded.get(&candidate.fingerprint).map(|rounded| &*rounded.to)
+    }
+
+    /// Also tries int8 for weights that nobody rounded: some came so.
+    pub(crate) fn with_int8(mut self) -> Quantizer {
+        if !self.encodings.contains(&Encoding::Int8) {
+            self.encodings.push(Encoding::Int8);
+            self.encodings.sort_by_key(|encoding| encoding.value_bytes());
+        }
+        self
     }
 
     /// The encodings of rounded weights, those of fewer bytes first.

@@ -3,6 +3,7 @@
 use crate::compress::{CompressionReport, Int8Report};
 use crate::entropy::EntropyReport;
 use crate::error::PackerError;
+use crate::import::Quantized;
 use crate::pack::{Writer, Written};
 use crate::portable::PortableReport;
 use crate::quantize::{Quantizer, Weights};
@@ -29,6 +30,9 @@ pub struct Report {
     pub pack_bytes: usize,
     /// How weights are stored.
     pub weights: WeightsReport,
+    /// What was quantized in the file, where anything was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<Quantized>,
     /// What compression cost, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<CompressionReport>,
@@ -126,6 +130,7 @@ pub(crate) fn report(
         onnx_bytes,
         pack_bytes: bytes.len(),
         weights: weights.clone(),
+        quantized: Some(file.came_quantized).filter(|found| *found != Quantized::default()),
         compression: file.compression.clone(),
         entropy: file.options.entropy.then(|| EntropyReport::of(bytes)).transpose()?,
         max_relative_error,

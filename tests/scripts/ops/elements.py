@@ -192,6 +192,17 @@ def _(m):
     m.give("Less", [m.x(3, 4), m.w(3, 4)])
 
 
+@case("is-nan", "Compare Function")
+def _(m):
+    m.give("IsNaN", [m.feed("x", np.float32([[0.0, np.nan, -np.inf, 1.5, -np.nan]]))])
+
+
+@case("constant-bool", "Cast Compare Constant Logic")
+def _(m):
+    mask = m.weight("mask", m.random.randint(0, 2, (3, 4)).astype(bool))
+    m.give("And", [m.op("Less", [m.x(3, 4), m.w(3, 4)]), mask])
+
+
 @case("cast", "Cast")
 def _(m):
     # Whole and half numbers, of both signs: casting to integers truncates.

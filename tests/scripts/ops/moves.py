@@ -113,6 +113,14 @@ def _(m):
     m.give("Gather", [m.op("Tanh", [m.x(5, 4, 3)]), m.ints("one", -1)], axis=1)
 
 
+@case("gather-nd", "Gather Reshape")
+def _(m):
+    x = m.op("Tanh", [m.x(5, 4, 3)])
+    m.give("GatherND", [x, m.ints("places", [[[0, 3], [4, 1]], [[2, 1], [4, 0]]])])
+    m.give("GatherND", [m.w(6, 5), m.ints("rows", [[2], [5], [0]])])
+    m.give("GatherND", [m.op("Less", [x, m.w(1)]), m.ints("one", [[4, 3, 2]])])
+
+
 @case("gather-rows", "GatherRows")
 def _(m):
     m.give("Gather", [m.w(9, 6), m.feed("i", np.array([[3, 0, 8], [-1, 3, -9]]))])

@@ -35,11 +35,15 @@ fn large(candidates: &[Candidate]) -> Vec<usize> {
     (0..candidates.len()).filter(|i| candidates[*i].tensor.len() * SMALL >= all).collect()
 }
 
-/// The rounding of each candidate, where those of the `large` ones are `chosen`.
+/// The rounding of each candidate, where those of the `large` ones are `chosen`. What int8 holds as it is gains nothing by f16.
 fn all_roundings(candidates: &[Candidate], large: &[usize], chosen: &[Rounding]) -> Vec<Rounding> {
     let mut all = vec![Rounding::F16; candidates.len()];
     large.iter().zip(chosen).for_each(|(index, rounding)| all[*index] = *rounding);
-    all
+    let finest = |(rounding, candidate): (Rounding, &Candidate)| match rounding {
+        Rounding::F16 if candidate.fits_int8 => Rounding::Int8 { step: 0.0 },
+        other => other,
+    };
+    all.into_iter().zip(candidates).map(finest).collect()
 }
 
 /// What a plan is judged by.
@@ -141,19 +145,18 @@ impl<'o> Writer<'_, 'o> {
         let judge = self.judge(&contract)?;
         report.pruning = self.pruning(judge.as_ref())?;
         self.observe(calibration)?;
-        let all = |rounding| vec![rounding; candidates.len()];
         let mut sensitivities = Vec::new();
         let roundings = match weights {
             Weights::F32 => Vec::new(),
-            Weights::F16 => all(Rounding::F16),
+            Weights::F16 => all_roundings(&candidates, &[], &[]),
             Weights::Int8 => {
                 let large = large(&candidates);
                 all_roundings(&candidates, &large, &vec![Rounding::Int8 { step: 0.0 }; large.len()])
             }
             Weights::Auto => {
-                let data = calibration
-                    .or(contract.accuracy.as_ref().map(|a| a.data))
-                    .map(|data| data.first(SENSITIVITY_SAMPLES));
+                // On samples that rounding has seen, what it fitted itself to looks less sensitive than it is.
+                let unseen = contract.accuracy.as_ref().map(|a| a.data);
+                let data = unseen.or(calibration).map(|data| data.spread(SENSITIVITY_SAMPLES));
                 let data = data.ok_or_else(|| bad("weights auto need calibration or evaluation data"))?;
                 let metric = contract.accuracy.as_ref().map(|a| &a.metric);
                 let (chosen, layers) = self.sensitivities(&candidates, &moments, &data, metric)?;
@@ -165,7 +168,7 @@ impl<'o> Writer<'_, 'o> {
                 found.0
             }
         };
-        let quantizer = Quantizer::new(&candidates, &roundings, &moments)?;
+        let quantizer = self.quantizer(&candidates, &roundings, &moments)?;
         if judge.is_some() || contract.max_bytes.is_some() || calibration.is_some() {
             report.layers = layers(&candidates, &roundings, &quantizer);
             for (layer, candidate) in report.layers.iter_mut().zip(&candidates) {
@@ -180,6 +183,17 @@ impl<'o> Writer<'_, 'o> {
         self.stage(Stage::Plan, "");
         self.plan(quantizer)?;
         Ok(judge)
+    }
+
+    /// `candidates` rounded, each as `roundings` says, for a pack of the model.
+    fn quantizer(
+        &self,
+        candidates: &[Candidate],
+        roundings: &[Rounding],
+        moments: &HashMap<String, Moments>,
+    ) -> Result<Quantizer, PackerError> {
+        let quantizer = Quantizer::new(candidates, roundings, moments)?;
+        Ok(if self.came_quantized.weights_int8 > 0 { quantizer.with_int8() } else { quantizer })
     }
 
     /// Tells the accuracy of the pack in `bytes`, whose tuned plans are final. Errors: it cannot be run on the data.
@@ -339,7 +353,7 @@ impl<'o> Writer<'_, 'o> {
             tried += 1;
             self.stage(Stage::Quantize, &format!("pack {tried} of the search"));
             let roundings = all_roundings(candidates, large, chosen);
-            let quantizer = Quantizer::new(candidates, &roundings, moments)?;
+            let quantizer = self.quantizer(candidates, &roundings, moments)?;
             // So does what it tells of compression.
             if let Some(report) = &mut self.compression {
                 report.layers = layers(candidates, &roundings, &quantizer);

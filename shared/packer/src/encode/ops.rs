@@ -67,6 +67,10 @@ fn source<'a>(_: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<En
 fn constant<'a>(e: &mut Encoder<'a>, node: &'a TypedNode) -> Option<TractResult<Encoded>> {
     node.op_as::<Const>().map(|constant| {
         let value = constant.val();
+        if value.is_plain() && value.datum_type() == DatumType::Bool {
+            let bytes = e.bytes_of_bools(&node.name, value)?;
+            return Ok(Encoded { op: Op::Cast, inputs: tvec![bytes] });
+        }
         let op = match value.storage_as::<PackedMatrixStorage>() {
             Some(panels) => e.panels(&node.name, panels)?,
             None => e.constant(&node.name, value)?,

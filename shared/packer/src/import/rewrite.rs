@@ -5,10 +5,13 @@
 //! | LeakyRelu | Mul, Max | `max(x, alpha * x)`; Min for an alpha above 1, Relu for 0 |
 //! | PRelu, LeakyRelu with an alpha below 0 | Relu, Min, Mul, Add | `max(x, 0) + slope * min(x, 0)` |
 //! | MaxPool, AveragePool and ConvTranspose over one axis | Reshape, the same, Reshape | over two axes, the first of one position |
+//! | IsNaN | Equal, Not | `not x == x` |
 //! | Scaler | Sub, Mul | `(x - offset) * scale`, one value for each feature or one for all |
 //! | ArrayFeatureExtractor | Reshape, Gather, Reshape | columns of the last axis, by index |
 
-use crate::error::{ErrorKind, PackerError};
+use super::constants::tensor;
+use super::nodes::{bad, integer, plain};
+use crate::error::PackerError;
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -24,6 +27,12 @@ pub(super) fn rewrite(graph: &mut pb::GraphProto) -> Result<(), PackerError> {
             ("" | "ai.onnx", "PRelu") => {
                 ends(&node, 2)?;
                 by_sign(graph, &node, &node.input[1], index)?;
+            }
+            ("" | "ai.onnx", "IsNaN") => {
+                let (x, y) = ends(&node, 1)?;
+                let same = format!("{y}.isnan{index}.same");
+                graph.node.push(plain("Equal", &node.name, &[x, x], &same));
+                graph.node.push(plain("Not", &node.name, &[&same], y));
             }
             ("ai.onnx.ml", "Scaler") => scaler(graph, &node, index)?,
             ("ai.onnx.ml", "ArrayFeatureExtractor") => array_feature_extractor(graph, &node, index)?,
@@ -94,7 +103,7 @@ fn leaky_relu(graph: &mut pb::GraphProto, node: &pb::NodeProto, index: usize) ->
         graph.node.push(plain("Relu", &node.name, &[x], y));
         return Ok(());
     }
-    graph.initializer.push(pb::TensorProto { dims: vec![], ..vector(&slope, &[alpha]) });
+    graph.initializer.push(tensor(&slope, &[], &[alpha]));
     if alpha < 0.0 || alpha.is_nan() {
         return by_sign(graph, node, &slope, index);
     }
@@ -114,7 +123,7 @@ fn by_sign(
     let (x, y) = ends(node, node.input.len())?;
     let stage = |name: &str| format!("{y}.by_sign{index}.{name}");
     let (zero, above, below, scaled) = (stage("zero"), stage("above"), stage("below"), stage("scaled"));
-    graph.initializer.push(pb::TensorProto { dims: vec![], ..vector(&zero, &[0.0]) });
+    graph.initializer.push(tensor(&zero, &[], &[0.0]));
     graph.node.push(plain("Relu", &node.name, &[x], &above));
     graph.node.push(plain("Min", &node.name, &[x, &zero], &below));
     graph.node.push(plain("Mul", &node.name, &[&below, slope], &scaled));
@@ -127,8 +136,8 @@ fn scaler(graph: &mut pb::GraphProto, node: &pb::NodeProto, index: usize) -> Res
     let stage = |name: &str| format!("{y}.scaler{index}.{name}");
     let (offset, scale) = (floats(node, "offset")?, floats(node, "scale")?);
     let (offset_name, scale_name, middle) = (stage("offset"), stage("scale"), stage("sub"));
-    graph.initializer.push(vector(&offset_name, offset));
-    graph.initializer.push(vector(&scale_name, scale));
+    graph.initializer.push(tensor(&offset_name, &[offset.len()], offset));
+    graph.initializer.push(tensor(&scale_name, &[scale.len()], scale));
     graph.node.push(plain("Sub", &node.name, &[x, &offset_name], &middle));
     graph.node.push(plain("Mul", &node.name, &[&middle, &scale_name], y));
     Ok(())
@@ -147,12 +156,7 @@ fn array_feature_extractor(
     graph.initializer.push(integers(&flat_shape, &[-1]));
     graph.node.push(plain("Reshape", &node.name, &[&node.input[1], &flat_shape], &flat));
     let mut gather = plain("Gather", &node.name, &[x, &flat], if is_vector { &columns } else { y });
-    gather.attribute.push(pb::AttributeProto {
-        name: "axis".into(),
-        i: -1,
-        r#type: AttributeType::Int.into(),
-        ..Default::default()
-    });
+    gather.attribute.push(integer("axis", -1));
     graph.node.push(gather);
     if is_vector {
         let row_shape = stage("row_shape");
@@ -160,10 +164,6 @@ fn array_feature_extractor(
         graph.node.push(plain("Reshape", &node.name, &[&columns, &row_shape], y));
     }
     Ok(())
-}
-
-fn bad(node: &pb::NodeProto, why: &str) -> PackerError {
-    PackerError::new(ErrorKind::Model, format!("node {:?} ({}): {why}", node.name, node.op_type))
 }
 
 /// The first input and the output of a node that has `inputs` of them and one output.
@@ -179,27 +179,6 @@ fn ends(node: &pb::NodeProto, inputs: usize) -> Result<(&str, &str), PackerError
 fn floats<'a>(node: &'a pb::NodeProto, name: &str) -> Result<&'a [f32], PackerError> {
     let found = node.attribute.iter().find(|a| a.name == name && !a.floats.is_empty());
     found.map(|a| a.floats.as_slice()).ok_or_else(|| bad(node, &format!("no {name:?} with values")))
-}
-
-fn plain(op: &str, name: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
-    pb::NodeProto {
-        op_type: op.into(),
-        name: format!("{name}.{op}.{output}"),
-        input: inputs.iter().map(|i| (*i).to_owned()).collect(),
-        output: vec![output.into()],
-        ..Default::default()
-    }
-}
-
-#[allow(clippy::cast_possible_wrap, reason = "counts of features")]
-fn vector(name: &str, values: &[f32]) -> pb::TensorProto {
-    pb::TensorProto {
-        name: name.into(),
-        dims: vec![values.len() as i64],
-        data_type: DataType::Float.into(),
-        float_data: values.to_vec(),
-        ..Default::default()
-    }
 }
 
 #[allow(clippy::cast_possible_wrap, reason = "counts of axes")]

@@ -5,9 +5,10 @@
 //! residual connection does, they stay.
 
 use crate::error::{ErrorKind, PackerError};
+use crate::import::constants::{dims, floats, tensor};
+use crate::import::nodes::attribute;
 use std::collections::HashMap;
 use tract_onnx::pb;
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 
 /// Operators with one input that take each value by itself.
 const ELEMENTWISE: [&str; 13] = [
@@ -85,20 +86,6 @@ pub(super) struct Graph<'a> {
     reads: HashMap<&'a str, usize>,
 }
 
-/// Constants are initializers, and no inputs besides: older files declare them as both, others have nodes that give them.
-pub(super) fn plain_constants(graph: &mut pb::GraphProto) {
-    for node in std::mem::take(&mut graph.node) {
-        match (node.op_type.as_str(), node.attribute.as_slice(), node.output.as_slice()) {
-            ("Constant", [pb::AttributeProto { name, t: Some(tensor), .. }], [output]) if name == "value" => {
-                graph.initializer.push(pb::TensorProto { name: output.clone(), ..tensor.clone() });
-            }
-            _ => graph.node.push(node),
-        }
-    }
-    let constants: Vec<&String> = graph.initializer.iter().map(|i| &i.name).collect();
-    graph.input.retain(|input| !constants.contains(&&input.name));
-}
-
 fn count_reads<'a>(graph: &'a pb::GraphProto, reads: &mut HashMap<&'a str, usize>) {
     let outputs = graph.output.iter().map(|o| o.name.as_str());
     let inputs = graph.node.iter().flat_map(|n| n.input.iter().map(String::as_str));
@@ -108,43 +95,9 @@ fn count_reads<'a>(graph: &'a pb::GraphProto, reads: &mut HashMap<&'a str, usize
     }
 }
 
-fn integer(node: &pb::NodeProto, name: &str, default: i64) -> i64 {
-    node.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.i)
-}
-
 /// Whether a float attribute is 1, as it is where it is absent.
 fn is_one(node: &pb::NodeProto, name: &str) -> bool {
     node.attribute.iter().find(|a| a.name == name).is_none_or(|a| a.f.to_bits() == 1f32.to_bits())
-}
-
-pub(super) fn dims(tensor: &pb::TensorProto) -> Vec<usize> {
-    tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or_default()).collect()
-}
-
-/// The values of an f32 tensor that lies in the file.
-fn floats(tensor: &pb::TensorProto) -> Option<Vec<f32>> {
-    let outside = tensor.data_location == Some(DataLocation::External.into());
-    if tensor.data_type != i32::from(DataType::Float) || outside {
-        return None;
-    }
-    let values = if tensor.raw_data.is_empty() {
-        tensor.float_data.clone()
-    } else {
-        let value = |b: &[u8]| f32::from_le_bytes(b.try_into().unwrap_or_default());
-        tensor.raw_data.chunks_exact(4).map(value).collect()
-    };
-    (values.len() == dims(tensor).iter().product::<usize>()).then_some(values)
-}
-
-#[allow(clippy::cast_possible_wrap, reason = "extents of a tensor in memory")]
-fn tensor(name: &str, dims: &[usize], values: &[f32]) -> pb::TensorProto {
-    pb::TensorProto {
-        name: name.to_owned(),
-        dims: dims.iter().map(|d| *d as i64).collect(),
-        data_type: DataType::Float.into(),
-        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ..Default::default()
-    }
 }
 
 impl<'a> Graph<'a> {
@@ -181,7 +134,7 @@ impl<'a> Graph<'a> {
         let shape = self.constant(node, 1).filter(|_| Graph::is_plain(node))?;
         match (node.op_type.as_str(), shape.as_slice()) {
             ("Conv", [_, rest @ ..]) => Some(rest.iter().product()),
-            ("Gemm", [k, n]) => Some(if integer(node, "transB", 0) == 0 { *k } else { *n }),
+            ("Gemm", [k, n]) => Some(if attribute(node, "transB", 0) == 0 { *k } else { *n }),
             ("MatMul", [.., k, _]) => Some(*k),
             _ => None,
         }
@@ -236,10 +189,10 @@ impl<'a> Graph<'a> {
         let shape = self.own(node, 1).filter(|_| Graph::is_plain(node) && node.output.len() == 1)?;
         let weight = |axis| Slice { tensor: node.input[1].clone(), axis, each: 1 };
         let (width, mut slices, from_right) = match (node.op_type.as_str(), shape.as_slice()) {
-            ("Conv", [width, ..]) if integer(node, "group", 1) == 1 => {
+            ("Conv", [width, ..]) if attribute(node, "group", 1) == 1 => {
                 (*width, vec![weight(0)], shape.len() - 1)
             }
-            ("Gemm", [k, n]) => match integer(node, "transB", 0) {
+            ("Gemm", [k, n]) => match attribute(node, "transB", 0) {
                 0 => (*n, vec![weight(1)], 1),
                 _ => (*k, vec![weight(0)], 1),
             },
@@ -292,11 +245,11 @@ impl<'a> Graph<'a> {
     fn fitted(&self, node: &pb::NodeProto) -> Option<(Vec<usize>, usize)> {
         let shape = self.own(node, 1).filter(|_| Graph::is_plain(node) && node.output.len() == 1)?;
         let axis = match (node.op_type.as_str(), shape.as_slice()) {
-            ("Conv", [_, _, ..]) if integer(node, "group", 1) == 1 => 1,
+            ("Conv", [_, _, ..]) if attribute(node, "group", 1) == 1 => 1,
             ("Gemm", [_, _])
-                if integer(node, "transA", 0) == 0 && is_one(node, "alpha") && is_one(node, "beta") =>
+                if attribute(node, "transA", 0) == 0 && is_one(node, "alpha") && is_one(node, "beta") =>
             {
-                usize::from(integer(node, "transB", 0) != 0)
+                usize::from(attribute(node, "transB", 0) != 0)
             }
             ("MatMul", [_, _]) => 0,
             _ => return None,
@@ -362,9 +315,9 @@ impl<'a> Graph<'a> {
     /// Whether a Flatten or a Reshape leaves the first axis and makes one of all others.
     fn flattens(&self, node: &pb::NodeProto, value: &str) -> bool {
         if node.op_type == "Flatten" {
-            return integer(node, "axis", 1) == 1;
+            return attribute(node, "axis", 1) == 1;
         }
-        let first = node.input.first().is_some_and(|i| i == value) && integer(node, "allowzero", 0) == 0;
+        let first = node.input.first().is_some_and(|i| i == value) && attribute(node, "allowzero", 0) == 0;
         let wanted = node.input.get(1).and_then(|name| self.constants.get(name.as_str())).filter(|_| first);
         wanted.is_some_and(|shape| {
             let raw = [0i64, -1].iter().flat_map(|d| d.to_le_bytes()).collect::<Vec<u8>>();
@@ -378,7 +331,7 @@ impl<'a> Graph<'a> {
         let fits = node.input.first().is_some_and(|i| i == value)
             && Graph::is_plain(node)
             && shape.starts_with(&[width, 1])
-            && usize::try_from(integer(node, "group", 1)) == Ok(width)
+            && usize::try_from(attribute(node, "group", 1)) == Ok(width)
             && width > 1;
         let mut slices = vec![Slice { tensor: node.input[1].clone(), axis: 0, each: 1 }];
         if Graph::has(node, 2) {
@@ -406,12 +359,12 @@ impl<'a> Graph<'a> {
                 (first && bounds).then(Vec::new)
             }
             "Dropout" => {
-                (first && integer(node, "training_mode", 0) == 0 && !Graph::has(node, 2)).then(Vec::new)
+                (first && attribute(node, "training_mode", 0) == 0 && !Graph::has(node, 2)).then(Vec::new)
             }
             op if POOLS.contains(&op) => (first && !flat).then(Vec::new),
             "BatchNormalization" if first && from_right > 1 => {
                 let each = (1..5).map(|slot| self.along(node, slot, width, 1).flatten());
-                each.collect::<Option<Vec<_>>>().filter(|_| integer(node, "training_mode", 0) == 0)
+                each.collect::<Option<Vec<_>>>().filter(|_| attribute(node, "training_mode", 0) == 0)
             }
             // Behind a Flatten a channel is several columns, which only consumers know to count.
             "Add" | "Sub" | "Mul" | "Div" if node.input.len() == 2 => {
@@ -434,7 +387,8 @@ impl<'a> Graph<'a> {
     pub(super) fn matrix(&self, node: &pb::NodeProto) -> Option<Matrix> {
         let tensor = self.constants.get(node.input.get(1)?.as_str())?;
         let (shape, values) = (dims(tensor), floats(tensor)?);
-        let turned = node.op_type == "MatMul" || (node.op_type == "Gemm" && integer(node, "transB", 0) == 0);
+        let turned =
+            node.op_type == "MatMul" || (node.op_type == "Gemm" && attribute(node, "transB", 0) == 0);
         let (outputs, depth) =
             if turned { (shape[1], shape[0]) } else { (shape[0], values.len() / shape[0].max(1)) };
         let values = if turned { transposed(&values, depth, outputs) } else { values };
@@ -487,7 +441,7 @@ pub(super) fn restore(
     bias: &[f32],
 ) -> Result<(), PackerError> {
     let node = graph.node[index].clone();
-    let turned = node.op_type == "MatMul" || (node.op_type == "Gemm" && integer(&node, "transB", 0) == 0);
+    let turned = node.op_type == "MatMul" || (node.op_type == "Gemm" && attribute(&node, "transB", 0) == 0);
     let values = if turned {
         transposed(&weights.values, weights.outputs, weights.depth)
     } else {

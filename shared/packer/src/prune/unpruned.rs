@@ -3,10 +3,10 @@
 use super::{Prune, PruneReport, prune};
 use crate::error::{PackerError, guard};
 use crate::evaluate::bad;
-use crate::graphs::simplify;
 use crate::import::{Imported, Source};
 use crate::pack::{PackOptions, Stage};
 use crate::pin::InputPin;
+use crate::simplify::simplify;
 use tract_core::internal::TypedModel;
 
 /// What a pruned model is compared with, at the default shapes.

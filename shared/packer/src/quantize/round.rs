@@ -77,6 +77,11 @@ impl Rounding {
     }
 }
 
+/// Whether int8 holds a weight as it is.
+pub(super) fn fits_int8(tensor: &Tensor, axes: &[usize]) -> TractResult<bool> {
+    Ok(channels(tensor, axes)?.iter().all(|row| Encoding::Int8.encode_row(row).is_some()))
+}
+
 /// Errors: all values of a weight are so small that f16 has fewer than its 11 bits for them.
 fn f16_reaches(rows: &[Vec<f32>]) -> Result<(), String> {
     /// The smallest that is normal: 2^-14.

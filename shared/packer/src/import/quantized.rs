@@ -1,0 +1,424 @@
+//! Models that come quantized: their weights keep the file's integers, their activations become floats.
+//!
+//! | ONNX | becomes | |
+//! |---|---|---|
+//! | DequantizeLinear of stored integers, of rows of such (Gather), or of stored floats behind a QuantizeLinear | stored floats | `linear` |
+//! | QuantizeLinear | Max and Min: held to what its type reaches, and not rounded | |
+//! | DequantizeLinear of what was quantized by the same scale | nothing | |
+//! | DequantizeLinear of other integers, such as an input | Cast, Sub, Mul | |
+//! | integers that something else wants, such as an output | Div, Round, Add, Cast | |
+//! | operators that move such values | the same, of floats | `operators` |
+//! | `QLinear...`, QGemm | the operator on floats, between the two | |
+//! | Cast to float (and Sub) and Mul by a stored scale, of stored integers | stored floats | `written_out` |
+//! | DynamicQuantizeLinear, MatMulInteger or ConvInteger, Cast, Mul | MatMul, Conv | |
+//!
+//! What is held to its range stays so because exporters leave a Relu to it. Rounding is left out: it is what makes quantized
+//! activations worse than floats, and the importer's integer operators answer wrongly or take twenty times as long.
+//!
+//! A weight is `(q - zero_point) * scale`. Where `q - zero_point` is at most 127 its scale is rounded to 16 significant bits, 2^-16 of
+//! it at most. Then products are exact, and the encoder finds the same integers again by itself.
+//!
+//! Whatever is not recognised is left as it is, for the importer to know or to refuse.
+
+mod linear;
+mod operators;
+mod params;
+mod written_out;
+
+use super::constants::{dims, floats, integers, plain_constants};
+use super::nodes::drop_what_nobody_reads;
+use crate::error::PackerError;
+use params::{Granularity, Params, Stored};
+use std::collections::{HashMap, HashSet};
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// What was quantized in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Quantized {
+    /// Matrices and filters that are stored as integers.
+    pub weights: usize,
+    /// Those of them whose integers int8 holds: of at most 127, with a scale for all or for each index of one axis.
+    pub weights_int8: usize,
+    /// How often values between operators were rounded to integers. They are floats now.
+    pub activations: usize,
+}
+
+impl Quantized {
+    /// What the manifest says of it, as an option of the provenance; nothing where nothing was quantized.
+    pub(crate) fn told(&self) -> Option<(String, String)> {
+        let Quantized { weights, weights_int8, activations } = self;
+        (*self != Quantized::default()).then(|| {
+            let text = format!(
+                "{weights} weights in integers, {weights_int8} of them fit int8; {activations} roundings of activations left out"
+            );
+            ("came quantized".to_owned(), text)
+        })
+    }
+}
+
+/// Replaces what the table above lists. Errors, with the node's name: a scale that is not a normal number above 0; scales, zero points or biases
+/// of the wrong number; an axis that the tensor does not have; an operator of integers with a scale for each index of its result.
+pub(super) fn dequantize(graph: &mut pb::GraphProto) -> Result<Quantized, PackerError> {
+    if !is_quantized(graph) {
+        return Ok(Quantized::default());
+    }
+    plain_constants(graph);
+    let nodes = std::mem::take(&mut graph.node);
+    let by_output = |n: usize| nodes[n].output.iter().map(move |output| (output.as_str(), n));
+    let mut pass = Pass {
+        constants: graph.initializer.iter().map(|i| (i.name.as_str(), i)).collect(),
+        nodes: &nodes,
+        makers: (0..nodes.len()).flat_map(by_output).filter(|(name, _)| !name.is_empty()).collect(),
+        floats: HashMap::new(),
+        rounded: HashMap::new(),
+        stored: HashMap::new(),
+        made: Vec::new(),
+        new: Vec::new(),
+        found: Quantized::default(),
+    };
+    for node in &nodes {
+        pass.node(node)?;
+    }
+    let Pass { made, new, found, .. } = pass;
+    graph.initializer.extend(new);
+    graph.node = made;
+    drop_what_nobody_reads(graph);
+    Ok(found)
+}
+
+/// Whether there is anything to look for.
+fn is_quantized(graph: &pb::GraphProto) -> bool {
+    let small = [DataType::Int8, DataType::Uint8].map(i32::from);
+    let in_nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+        let stored = node.attribute.iter().find_map(|a| a.t.as_ref())?;
+        Some((node.output.first()?, stored.data_type))
+    });
+    let stored: HashSet<&String> = (graph.initializer.iter().map(|i| (&i.name, i.data_type)).chain(in_nodes))
+        .filter(|(_, dtype)| small.contains(dtype))
+        .map(|(name, _)| name)
+        .collect();
+    graph.node.iter().any(|node| match node.op_type.as_str() {
+        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => true,
+        "Cast" => node.input.first().is_some_and(|x| stored.contains(x)),
+        _ => operators::known(node).is_some(),
+    })
+}
+
+/// A quantized value, as floats.
+#[derive(Clone)]
+struct Real {
+    name: String,
+    params: Params,
+}
+
+struct Pass<'a> {
+    nodes: &'a [pb::NodeProto],
+    constants: HashMap<&'a str, &'a pb::TensorProto>,
+    /// The node that gives each value.
+    makers: HashMap<&'a str, usize>,
+    /// By the name of the quantized value.
+    floats: HashMap<String, Real>,
+    /// Stored floats that the file quantizes: weights of a network that was trained so.
+    rounded: HashMap<&'a str, Stored>,
+    /// Constants that were multiplied out for operators of integers, by integers, scale and zero point.
+    stored: HashMap<[String; 3], String>,
+    made: Vec<pb::NodeProto>,
+    new: Vec<pb::TensorProto>,
+    found: Quantized,
+}
+
+impl<'a> Pass<'a> {
+    fn node(&mut self, node: &'a pb::NodeProto) -> Result<(), PackerError> {
+        let standard = matches!(node.domain.as_str(), "" | "ai.onnx");
+        let done = match (node.op_type.as_str(), operators::known(node)) {
+            (_, Some(known)) => self.operator(node, known)?,
+            _ if !standard => false,
+            ("QuantizeLinear", _) => self.quantize_linear(node)?,
+            ("DequantizeLinear", _) => self.dequantize_linear(node)?,
+            ("Mul", _) => self.scaled_weight(node)? || self.dynamic(node)?,
+            (name, _) if operators::MOVES.contains(&name) => self.moved(node),
+            _ => false,
+        };
+        if !done {
+            self.made.push(node.clone());
+        }
+        Ok(())
+    }
+
+    fn maker(&self, value: &str, op: &str) -> Option<&'a pb::NodeProto> {
+        self.makers.get(value).map(|n| &self.nodes[*n]).filter(|node| node.op_type == op)
+    }
+
+    fn constant(&self, name: &str) -> Option<&'a pb::TensorProto> {
+        self.constants.get(name).copied()
+    }
+
+    /// Integers that are stored, or made of what is.
+    fn integers(&self, name: &str) -> Option<Stored> {
+        let stored = || {
+            let stored = self.constant(name)?;
+            Some(Stored { shape: dims(stored), values: integers(stored)? })
+        };
+        self.rounded.get(name).cloned().or_else(stored)
+    }
+
+    /// The stored scale and zero point at the inputs from `at` on, for integers of `dtype` if that is known. `None` where they
+    /// are not stored.
+    fn params(
+        &self,
+        node: &pb::NodeProto,
+        at: usize,
+        dtype: Option<DataType>,
+    ) -> Result<Option<Params>, PackerError> {
+        let input = |n: usize| node.input.get(n).filter(|name| !name.is_empty());
+        let Some(scale) = input(at).and_then(|name| self.constant(name)) else { return Ok(None) };
+        let (Some(values), shape) = (floats(scale), dims(scale)) else { return Ok(None) };
+        let (of_zero, zero_point) = match input(at + 1).map(|name| self.constant(name)) {
+            Some(None) => return Ok(None),
+            None => (None, vec![0; values.len()]),
+            Some(Some(zero)) => match integers(zero) {
+                Some(zeros) => (DataType::try_from(zero.data_type).ok(), zeros),
+                None => return Ok(None),
+            },
+        };
+        let dtype = of_zero.or(dtype).unwrap_or(DataType::Uint8);
+        Params { scale: values, shape, zero_point, dtype }.checked(node).map(Some)
+    }
+
+    /// The floats that `q` stands for, if it was quantized so.
+    fn same(&self, q: &str, params: &Params) -> Option<String> {
+        let real = self.floats.get(q)?;
+        // Without a zero point nothing tells the type.
+        let alike = real.params.scale == params.scale && real.params.zero_point == params.zero_point;
+        alike.then(|| real.name.clone())
+    }
+
+    /// Adds the floats that stored integers stand for, as constant `name`.
+    fn add_floats(
+        &mut self,
+        node: &pb::NodeProto,
+        stored: &Stored,
+        params: &Params,
+        granularity: Granularity,
+        name: &str,
+    ) -> Result<(), PackerError> {
+        let (dequantized, int8) = params.dequantized(node, stored, granularity, name)?;
+        self.new.push(dequantized);
+        self.found.weights += usize::from(stored.shape.len() >= 2);
+        self.found.weights_int8 += usize::from(int8);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dequantize as dequantize_all;
+    use super::*;
+    use crate::import::constants::tensor;
+    use crate::import::nodes::plain;
+
+    fn node(op: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
+        plain(op, "n", inputs, output)
+    }
+
+    fn bytes(name: &str, dims: &[i64], values: &[i8]) -> pb::TensorProto {
+        pb::TensorProto {
+            name: name.into(),
+            dims: dims.to_vec(),
+            data_type: DataType::Int8.into(),
+            raw_data: values.iter().map(|v| v.cast_unsigned()).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn graph(node: Vec<pb::NodeProto>, initializer: Vec<pb::TensorProto>, output: &str) -> pb::GraphProto {
+        let output = vec![pb::ValueInfoProto { name: output.into(), ..Default::default() }];
+        pb::GraphProto { node, initializer, output, ..Default::default() }
+    }
+
+    fn ops(graph: &pb::GraphProto) -> Vec<&str> {
+        graph.node.iter().map(|n| n.op_type.as_str()).collect()
+    }
+
+    /// A matrix of `[2, 3]` with `scales` and `zeros` along `axis`.
+    fn stored(scales: &[f32], zeros: &[i8], axis: i64) -> Result<Vec<f32>, PackerError> {
+        let mut dequantize = node("DequantizeLinear", &["q", "scale", "zero"], "w");
+        dequantize.attribute.push(pb::AttributeProto { name: "axis".into(), i: axis, ..Default::default() });
+        let counts = |n: usize| vec![i64::try_from(n).unwrap()];
+        let constants = vec![
+            bytes("q", &[2, 3], &[1, -2, 3, -127, 100, 0]),
+            tensor("scale", &[scales.len()], scales),
+            bytes("zero", &counts(zeros.len()), zeros),
+        ];
+        let mut graph = graph(vec![dequantize], constants, "w");
+        dequantize_all(&mut graph)?;
+        assert!(graph.node.is_empty(), "{:?}", ops(&graph));
+        let [w] = graph.initializer.as_slice() else { panic!("{:?}", graph.initializer) };
+        Ok(floats(w).unwrap())
+    }
+
+    #[test]
+    fn stored_integers_are_multiplied_out_along_their_axis() {
+        assert_eq!(stored(&[0.5], &[0], 1).unwrap(), [0.5, -1.0, 1.5, -63.5, 50.0, 0.0]);
+        assert_eq!(stored(&[1.0, 2.0], &[0, 0], 0).unwrap(), [1.0, -2.0, 3.0, -254.0, 200.0, 0.0]);
+        assert_eq!(stored(&[1.0, 2.0, 4.0], &[1, 0, -1], -1).unwrap(), [0.0, -4.0, 16.0, -128.0, 200.0, 4.0]);
+    }
+
+    #[test]
+    fn a_scale_is_rounded_where_int8_holds_the_integers() {
+        let scale = 0.1f32;
+        let found = stored(&[scale], &[0], 1).unwrap()[0];
+        assert!(found != scale && found.to_bits() & 0xff == 0, "{found}");
+        // 100 + 28 is more than 127: the pack will hold floats, of the scale as it is.
+        assert_eq!(stored(&[scale], &[-28], 1).unwrap()[4], 128.0 * scale);
+    }
+
+    #[test]
+    fn scales_and_zero_points_that_are_none_are_named() {
+        let said = |scales: &[f32], zeros: &[i8], axis| stored(scales, zeros, axis).unwrap_err().to_string();
+        for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
+            let text = said(&[wrong], &[0], 1);
+            assert!(
+                text.contains("(DequantizeLinear): a scale of")
+                    && text.contains("expected a normal number above 0"),
+                "{text}"
+            );
+        }
+        let text = said(&[1.0, 1.0], &[0], 0);
+        assert!(text.contains("1 zero points, expected 2, as many as scales"), "{text}");
+        let text = said(&[1.0, 1.0], &[0, 0], 1);
+        assert!(text.contains("2 scales, expected 3 for integers of shape [2, 3]"), "{text}");
+        let text = said(&[1.0, 1.0], &[0, 0], 5);
+        assert!(text.contains("axis 5 of a tensor of 2 axes"), "{text}");
+    }
+
+    #[test]
+    fn blocks_need_scales_of_their_shape() {
+        let blocks = |dims: &[usize]| {
+            let mut node = node("DequantizeLinear", &["q", "scale"], "w");
+            for (name, i) in [("axis", 1), ("block_size", 2)] {
+                node.attribute.push(pb::AttributeProto { name: name.into(), i, ..Default::default() });
+            }
+            let scales = tensor("scale", dims, &[1.0, 2.0, 4.0, 8.0][..dims.iter().product()]);
+            let mut graph = graph(vec![node], vec![bytes("q", &[2, 3], &[1; 6]), scales], "w");
+            let found = dequantize_all(&mut graph)?;
+            assert_eq!((found.weights, found.weights_int8), (1, 0));
+            Ok::<_, PackerError>(floats(&graph.initializer[0]).unwrap())
+        };
+        assert_eq!(blocks(&[2, 2]).unwrap(), [1.0, 1.0, 2.0, 4.0, 4.0, 8.0]);
+        let text = blocks(&[2, 1]).unwrap_err().to_string();
+        assert!(text.contains("scales of shape [2, 1], expected [2, 2]"), "{text}");
+    }
+
+    #[test]
+    fn a_pair_around_an_operator_becomes_the_range_of_its_integers() {
+        let nodes = vec![
+            node("QuantizeLinear", &["x", "scale", "zero"], "q"),
+            node("DequantizeLinear", &["q", "scale", "zero"], "a"),
+            node("Softmax", &["a"], "b"),
+            node("QuantizeLinear", &["b", "scale", "zero"], "r"),
+            node("DequantizeLinear", &["r", "scale", "zero"], "y"),
+        ];
+        let constants = vec![tensor("scale", &[], &[0.5]), bytes("zero", &[], &[-100])];
+        let mut graph = graph(nodes, constants, "y");
+        let found = dequantize_all(&mut graph).unwrap();
+        assert_eq!(found, Quantized { weights: 0, weights_int8: 0, activations: 2 });
+        assert_eq!(ops(&graph), ["Max", "Min", "Identity", "Softmax", "Max", "Min", "Identity"]);
+        let bound = |name: &str| {
+            let found = graph.initializer.iter().find(|i| i.name == name);
+            floats(found.unwrap()).unwrap()[0]
+        };
+        // From (-128 + 100) / 2 to (127 + 100) / 2.
+        assert_eq!((bound("q.least"), bound("q.most")), (-14.0, 113.5));
+        assert!(!graph.initializer.iter().any(|i| i.name == "zero"), "nobody reads it");
+    }
+
+    #[test]
+    fn what_a_body_reads_stays_and_what_is_not_known_does_too() {
+        let mut branch = node("If", &["c"], "y");
+        let body = pb::GraphProto { node: vec![node("Cast", &["q"], "inner")], ..Default::default() };
+        branch.attribute.push(pb::AttributeProto {
+            name: "then_branch".into(),
+            g: Some(body),
+            ..Default::default()
+        });
+        let nodes = vec![
+            node("QuantizeLinear", &["x", "scale", "computed"], "p"),
+            node("QuantizeLinear", &["x", "scale"], "q"),
+            node("Neg", &["p"], "c"),
+            branch,
+        ];
+        let mut graph = graph(nodes, vec![tensor("scale", &[], &[0.5])], "y");
+        dequantize_all(&mut graph).unwrap();
+        assert_eq!(ops(&graph), ["QuantizeLinear", "Max", "Min", "Div", "Round", "Add", "Cast", "Neg", "If"]);
+    }
+
+    #[test]
+    fn a_mask_that_is_cast_and_multiplied_is_no_weight() {
+        let cast = crate::import::nodes::cast_to(DataType::Float, "n", "mask", "a");
+        let constants = vec![bytes("mask", &[1, 4], &[0, 0, 1, 1]), tensor("far", &[], &[-10000.0])];
+        let nodes = vec![cast, node("Mul", &["a", "far"], "y")];
+        let mut masked = graph(nodes, constants, "y");
+        assert_eq!(dequantize_all(&mut masked).unwrap(), Quantized::default());
+        assert_eq!(ops(&masked), ["Cast", "Mul"]);
+    }
+
+    /// Weights as Constant nodes, of which exporters make all that there is.
+    #[test]
+    fn integers_may_come_from_nodes() {
+        let mut constant = node("Constant", &[], "q");
+        let value = Some(bytes("", &[1, 4], &[1, 2, 3, 4]));
+        constant.attribute.push(pb::AttributeProto { name: "value".into(), t: value, ..Default::default() });
+        let cast = crate::import::nodes::cast_to(DataType::Float, "n", "q", "a");
+        let nodes = vec![constant, cast, node("Mul", &["scale", "a"], "y")];
+        let mut graph = graph(nodes, vec![tensor("scale", &[4], &[1.0, 0.5, 2.0, 4.0])], "y");
+        let found = dequantize_all(&mut graph).unwrap();
+        assert_eq!(found, Quantized { weights: 1, weights_int8: 1, activations: 0 });
+        assert_eq!(floats(&graph.initializer[0]).unwrap(), [1.0, 1.0, 6.0, 16.0]);
+    }
+
+    #[test]
+    fn operators_of_integers_tell_what_does_not_fit() {
+        let with = |bias: &[i64], scales: &[f32], y_scale: &[f32]| {
+            let inputs = ["x", "s", "z", "w", "ws", "wz", "ys", "yz", "b"];
+            let zeros = |n: usize| bytes("", &[i64::try_from(n).unwrap()], &vec![0; n]);
+            let named = |name: &str, t: pb::TensorProto| pb::TensorProto { name: name.into(), ..t };
+            let count: usize = bias.iter().product::<i64>().try_into().unwrap();
+            let b = pb::TensorProto {
+                name: "b".into(),
+                dims: bias.to_vec(),
+                data_type: DataType::Int32.into(),
+                int32_data: vec![7; count],
+                ..Default::default()
+            };
+            let constants = vec![
+                tensor("s", &[], &[0.5]),
+                bytes("z", &[], &[0]),
+                bytes("w", &[2, 1, 1, 1], &[3, 4]),
+                tensor("ws", &[scales.len()], scales),
+                named("wz", zeros(scales.len())),
+                tensor("ys", &[y_scale.len()], y_scale),
+                named("yz", zeros(y_scale.len())),
+                b,
+            ];
+            let nodes = vec![
+                node("QuantizeLinear", &["image", "s", "z"], "x"),
+                node("QLinearConv", &inputs, "q"),
+                node("DequantizeLinear", &["q", "ys", "yz"], "y"),
+            ];
+            let mut graph = graph(nodes, constants, "y");
+            dequantize_all(&mut graph).map(|_| ops(&graph).join(" ")).map_err(|e| e.to_string())
+        };
+        assert_eq!(with(&[2], &[1.0, 2.0], &[1.0]).unwrap(), "Max Min Conv Max Min Identity");
+        let wrong = [
+            (with(&[3], &[1.0, 2.0], &[1.0]), "3 biases, expected 2, as many as scales"),
+            (with(&[2], &[1.0, 2.0, 4.0], &[1.0]), "3 scales, expected 2 for integers of shape [2, 1, 1, 1]"),
+            (with(&[2], &[1.0], &[1.0, 1.0]), "a scale for each index of what it gives"),
+        ];
+        for (found, wanted) in wrong {
+            let text = found.unwrap_err();
+            assert!(text.contains("(QLinearConv): ") && text.contains(wanted), "{text}");
+        }
+    }
+}

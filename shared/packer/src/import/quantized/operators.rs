@@ -1,0 +1,204 @@
+//! Operators that take and give integers, and those that only move them.
+
+use super::{Granularity, Pass, Real, Stored};
+use crate::error::PackerError;
+use crate::import::constants::tensor;
+use crate::import::nodes::{attribute, bad, plain};
+use tract_onnx::pb;
+
+/// Operators that move values and compute nothing: of integers they give the same as of the floats that these stand for. Their
+/// first input is what they move; all inputs of a Concat are.
+pub(super) const MOVES: [&str; 13] = [
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Slice",
+    "Split",
+    "Gather",
+    "Expand",
+    "MaxPool",
+    "DepthToSpace",
+    "Concat",
+];
+
+/// An operator that takes and gives integers.
+pub(super) struct QLinear {
+    name: &'static str,
+    /// The same on floats.
+    float: &'static str,
+    /// Which inputs are integers, each followed by its scale and its zero point. Of a QLinearConcat they are all but the first two.
+    operands: &'static [usize],
+    /// Where the scale of what it gives is, its zero point behind it.
+    result: usize,
+    /// Which input is a sum in 32 bits, in parts of the product of the operands' scales.
+    bias: Option<usize>,
+}
+
+#[rustfmt::skip]
+const QLINEAR: [QLinear; 11] = [
+    QLinear { name: "QLinearConv", float: "Conv", operands: &[0, 3], result: 6, bias: Some(8) },
+    QLinear { name: "QLinearMatMul", float: "MatMul", operands: &[0, 3], result: 6, bias: None },
+    QLinear { name: "QGemm", float: "Gemm", operands: &[0, 3], result: 7, bias: Some(6) },
+    QLinear { name: "QLinearAdd", float: "Add", operands: &[0, 3], result: 6, bias: None },
+    QLinear { name: "QLinearMul", float: "Mul", operands: &[0, 3], result: 6, bias: None },
+    QLinear { name: "QLinearSigmoid", float: "Sigmoid", operands: &[0], result: 3, bias: None },
+    QLinear { name: "QLinearLeakyRelu", float: "LeakyRelu", operands: &[0], result: 3, bias: None },
+    QLinear { name: "QLinearSoftmax", float: "Softmax", operands: &[0], result: 3, bias: None },
+    QLinear { name: "QLinearAveragePool", float: "AveragePool", operands: &[0], result: 3, bias: None },
+    QLinear { name: "QLinearGlobalAveragePool", float: "GlobalAveragePool", operands: &[0], result: 3, bias: None },
+    QLinear { name: "QLinearConcat", float: "Concat", operands: &[], result: 0, bias: None },
+];
+/// Attributes that the operators on floats do not have.
+const OWN_ATTRIBUTES: [&str; 2] = ["channels_last", "opset"];
+/// From this version on a Softmax is over one axis alone.
+const SOFTMAX_OF_ONE_AXIS: i64 = 13;
+
+/// What is known of a node's operator.
+pub(super) fn known(node: &pb::NodeProto) -> Option<&'static QLinear> {
+    let found = QLINEAR.iter().find(|known| known.name == node.op_type);
+    found.filter(|_| matches!(node.domain.as_str(), "" | "ai.onnx" | "com.microsoft"))
+}
+
+/// The axis of a weight of `rank` that its scales number: filters of a convolution, columns of a matrix.
+pub(super) fn scale_axis(float: &str, node: &pb::NodeProto, rank: usize) -> usize {
+    match float {
+        "Conv" => 0,
+        "Gemm" if attribute(node, "transB", 0) != 0 => 0,
+        _ => rank.saturating_sub(1),
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// An operator on integers, as `known` says.
+    pub(super) fn operator(&mut self, node: &'a pb::NodeProto, known: &QLinear) -> Result<bool, PackerError> {
+        let other_softmax =
+            known.float == "Softmax" && attribute(node, "opset", SOFTMAX_OF_ONE_AXIS) < SOFTMAX_OF_ONE_AXIS;
+        let Some(y) = node.output.first() else { return Ok(false) };
+        if attribute(node, "channels_last", 0) != 0 || other_softmax {
+            return Ok(false);
+        }
+        let places: Vec<usize> = match known.operands {
+            [] => (2..node.input.len()).step_by(3).collect(),
+            places => places.to_vec(),
+        };
+        let mut inputs = Vec::new();
+        for at in &places {
+            match self.operand(node, *at, known.float)? {
+                Some(name) => inputs.push(name),
+                None => return Ok(false),
+            }
+        }
+        let is_there = |at: &usize| node.input.get(*at).is_some_and(|name| !name.is_empty());
+        let result = self.params(node, known.result, None)?;
+        // A QGemm without a scale gives floats.
+        if result.is_none() && is_there(&known.result) {
+            return Ok(false);
+        }
+        if let Some(bias) = known.bias.filter(is_there) {
+            match self.bias(node, bias, &places)? {
+                Some(name) => inputs.push(name),
+                None => return Ok(false),
+            }
+        }
+        let floats = if result.is_some() { format!("{y}.float") } else { y.clone() };
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let mut same = plain(known.float, &node.name, &inputs, &floats);
+        let attributes = node.attribute.iter().filter(|a| !OWN_ATTRIBUTES.contains(&a.name.as_str()));
+        same.attribute = attributes.cloned().collect();
+        self.made.push(same);
+        let Some(params) = result else { return Ok(true) };
+        self.quantize(node, &floats, params)
+            .map(|()| true)
+            .ok_or_else(|| bad(node, "a scale for each index of what it gives, expected one for all of it"))
+    }
+
+    /// The floats behind the integers at input `at` of `node`, which stands for the operator `float`. `None` where they are unknown.
+    pub(super) fn operand(
+        &mut self,
+        node: &pb::NodeProto,
+        at: usize,
+        float: &str,
+    ) -> Result<Option<String>, PackerError> {
+        let Some(q) = node.input.get(at) else { return Ok(None) };
+        let Some(params) = self.params(node, at + 1, None)? else { return Ok(None) };
+        if let Some(real) = self.same(q, &params) {
+            return Ok(Some(real));
+        }
+        let Some(stored) = self.integers(q) else { return Ok(None) };
+        let input = |n: usize| node.input.get(n).cloned().unwrap_or_default();
+        let key = [q.clone(), input(at + 1), input(at + 2)];
+        if let Some(known) = self.stored.get(&key) {
+            return Ok(Some(known.clone()));
+        }
+        let granularity = match params.scale.len() {
+            1 => Granularity::PerTensor,
+            _ => Granularity::PerAxis(scale_axis(float, node, stored.shape.len())),
+        };
+        let name = format!("{q}.real{}", self.stored.len());
+        self.add_floats(node, &stored, &params, granularity, &name)?;
+        self.stored.insert(key, name.clone());
+        Ok(Some(name))
+    }
+
+    /// The bias at input `at`, which is in parts of the product of the scales of the operands at `places`.
+    fn bias(
+        &mut self,
+        node: &pb::NodeProto,
+        at: usize,
+        places: &[usize],
+    ) -> Result<Option<String>, PackerError> {
+        let Some(Stored { shape, values }) = node.input.get(at).and_then(|name| self.integers(name)) else {
+            return Ok(None);
+        };
+        let mut scales = vec![1f64];
+        for place in places {
+            let Some(params) = self.params(node, place + 1, None)? else { return Ok(None) };
+            scales = match (scales.as_slice(), params.scale.as_slice()) {
+                (_, [one]) => scales.iter().map(|s| s * f64::from(*one)).collect(),
+                ([one], each) => each.iter().map(|s| one * f64::from(*s)).collect(),
+                _ => return Ok(None),
+            };
+        }
+        if scales.len() != 1 && scales.len() != values.len() {
+            return Err(bad(
+                node,
+                &format!("{} biases, expected {}, as many as scales", values.len(), scales.len()),
+            ));
+        }
+        let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(1.0, |a| f64::from(a.f));
+        #[allow(clippy::cast_possible_truncation, reason = "rounded to f32")]
+        let real = |(q, s): (&i32, &f64)| (f64::from(*q) * s * alpha) as f32;
+        let reals: Vec<f32> = values.iter().zip(scales.iter().cycle()).map(real).collect();
+        let name = format!("{}.bias", node.output[0]);
+        self.new.push(tensor(&name, &shape, &reals));
+        Ok(Some(name))
+    }
+
+    /// An operator that moves quantized values.
+    pub(super) fn moved(&mut self, node: &'a pb::NodeProto) -> bool {
+        let all = if node.op_type == "Concat" { node.input.len() } else { 1 };
+        let reals: Option<Vec<Real>> =
+            node.input.iter().take(all).map(|i| self.floats.get(i).cloned()).collect();
+        let Some([first, others @ ..]) = reals.as_deref() else { return false };
+        let indices = node.op_type == "MaxPool" && node.output.len() > 1;
+        if indices || others.iter().any(|other| other.params != first.params) {
+            return false;
+        }
+        let mut same = node.clone();
+        same.name = format!("{}.{}.real", node.name, node.output.first().map_or("", String::as_str));
+        let names = [first].into_iter().chain(others).map(|real| real.name.clone());
+        same.input.iter_mut().zip(names).for_each(|(input, name)| *input = name);
+        let outputs = || node.output.iter().filter(|name| !name.is_empty());
+        same.output.iter_mut().filter(|name| !name.is_empty()).for_each(|output| output.push_str(".real"));
+        self.made.push(same);
+        for output in outputs() {
+            let real = Real { name: format!("{output}.real"), params: first.params.clone() };
+            self.integers_of(&node.name, &real, output);
+            self.floats.insert(output.clone(), real);
+        }
+        true
+    }
+}
