@@ -59,6 +59,11 @@ class Integers(Model):
     def rounded(self, x, scale, zero=0, dtype=np.uint8):
         return self.back(self.quantize(x, scale, zero, dtype))
 
+    def outside(self, name, q, scale, zero):
+        """Integers that are an input."""
+        names = [self.feed(name, q), self.scalar(np.float32(scale)), self.scalar(np.array(zero, q.dtype))]
+        return [self.op("DequantizeLinear", names)] if self.floats else names
+
     def moved(self, kind, quantized, *more, **attributes):
         """An operator that computes nothing, of integers."""
         return [self.op(kind, [quantized[0], *more], **attributes), *quantized[1:]]
@@ -190,6 +195,11 @@ def operators(m):
     m.give("Identity", [m.back(i)], out="out.row")
     m.give("Identity", [m.back(m.integer("QLinearSoftmax", "Softmax", [i], 1 / 256, 0, axis=-1, **({} if m.floats else {"opset": 13})))],
            out="out.scores")
+    rows = m.moved("Gather", m.stored(m.drawn(12, 24), 0.01), m.feed("ids", np.array([3, 0, 11])))
+    names = m.stored(m.drawn(24, 24), m.scales(24, 0.005), axis=1)
+    rows = m.integer("QLinearMatMul", "MatMul", [rows, names], 0.03, 5, dtype=np.int8)
+    shift = np.arange(-36, 36, dtype=np.int8).reshape(3, 24)
+    m.give("Identity", [m.back(m.integer("QLinearAdd", "Add", [rows, m.outside("shift", shift, 0.02, -4)], 0.03, -1, dtype=np.int8))], out="out.rows")
 
 
 def dynamic(m):
@@ -209,6 +219,16 @@ def dynamic(m):
     m.give("Identity", [a], out="out.image")
     rows = m.op("Reshape", [a, m.ints("rows", [4, 48])])
     b = m.op("Tanh", [m.op("Add", [product("MatMul", rows, m.drawn(48, 20), m.scales(20, 0.004)), m.w(20)])])
+    table = [m.weight("table", m.drawn(12, 20)), m.scalar(np.float32(0.03)), m.scalar(np.int8(0))]
+    # Rows of a stored table, which the quantizer multiplies as they are.
+    rows = m.op("Gather", [table[0], m.feed("ids", np.array([7, 0]))])
+    weight = m.stored(m.drawn(20, 12), 0.01)
+    if m.floats:
+        real = m.op("DequantizeLinear", [rows, *table[1:]])
+        m.give("MatMul", [real, *weight], out="out.looked_up")
+    else:
+        sums = m.op("Cast", [m.op("MatMulInteger", [rows, weight[0], table[2], weight[2]])], to=TensorProto.FLOAT)
+        m.give("Mul", [sums, m.op("Mul", [table[1], weight[1]])], out="out.looked_up")
     m.give("Identity", [product("MatMul", b, m.drawn(20, 11, least=1, most=255, dtype=np.uint8), 0.02, zero=np.uint8(128))], out="out.rows")
 
 

@@ -62,8 +62,10 @@ impl Source {
     pub(crate) fn read(onnx_bytes: &[u8]) -> Result<Source, PackerError> {
         let onnx = importer();
         let mut proto = parse_proto(&onnx, onnx_bytes)?;
+        let opset = proto.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx"));
+        let opset = opset.map_or(1, |o| o.version);
         let graph = proto.graph.as_mut().ok_or_else(not_onnx)?;
-        let quantized = quantized::dequantize(graph)?;
+        let quantized = quantized::dequantize(graph, opset)?;
         rewrite::rewrite(graph)?;
         let backward = recurrent::name_backward(graph);
         check_nodes(&onnx, graph)?;

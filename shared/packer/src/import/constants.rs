@@ -1,5 +1,6 @@
 //! Constants of an ONNX graph: the tensors that lie in the file.
 
+use std::collections::HashSet;
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 
@@ -13,8 +14,8 @@ pub(crate) fn plain_constants(graph: &mut pb::GraphProto) {
             _ => graph.node.push(node),
         }
     }
-    let constants: Vec<&String> = graph.initializer.iter().map(|i| &i.name).collect();
-    graph.input.retain(|input| !constants.contains(&&input.name));
+    let constants: HashSet<&String> = graph.initializer.iter().map(|i| &i.name).collect();
+    graph.input.retain(|input| !constants.contains(&input.name));
 }
 
 /// The extents of a constant; 0 for one that is none.

@@ -1,7 +1,7 @@
 //! Nodes of an ONNX graph: how they are made, what their attributes say, who reads what.
 
 use crate::error::{ErrorKind, PackerError};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -44,6 +44,56 @@ pub(super) fn bad(node: &pb::NodeProto, why: &str) -> PackerError {
     PackerError::new(ErrorKind::Model, format!("node {:?} ({}): {why}", node.name, node.op_type))
 }
 
+/// Puts nodes behind those whose outputs they read, and leaves them in order else. What goes round in a circle keeps its place.
+pub(super) fn sort(graph: &mut pb::GraphProto) {
+    let nodes = std::mem::take(&mut graph.node);
+    let by_output = |n: usize| nodes[n].output.iter().map(move |output| (output.clone(), n));
+    let makers: HashMap<String, usize> = (0..nodes.len()).flat_map(by_output).collect();
+    let makers_of = |n: usize| {
+        let mut read = HashSet::new();
+        reads(&nodes[n], &mut read);
+        let mut makers: Vec<usize> = read.iter().filter_map(|name| makers.get(name).copied()).collect();
+        makers.sort_unstable();
+        makers
+    };
+    let (mut order, mut seen) = (Vec::with_capacity(nodes.len()), vec![false; nodes.len()]);
+    for root in 0..nodes.len() {
+        // Each with those before it that are still to be looked at.
+        let mut path = Vec::new();
+        if !std::mem::replace(&mut seen[root], true) {
+            path.push((root, makers_of(root)));
+        }
+        while let Some((n, before)) = path.last_mut() {
+            match before.pop() {
+                Some(maker) if seen[maker] => {}
+                Some(maker) => {
+                    seen[maker] = true;
+                    path.push((maker, makers_of(maker)));
+                }
+                None => {
+                    order.push(*n);
+                    path.pop();
+                }
+            }
+        }
+    }
+    let mut nodes: Vec<Option<pb::NodeProto>> = nodes.into_iter().map(Some).collect();
+    graph.node = order.into_iter().filter_map(|n| nodes[n].take()).collect();
+}
+
+/// The names of all values in a graph and the bodies in it.
+pub(super) fn names(graph: &pb::GraphProto) -> HashSet<String> {
+    let mut found: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
+    found.extend(graph.input.iter().map(|i| i.name.clone()));
+    found.extend(graph.initializer.iter().map(|i| i.name.clone()));
+    for node in &graph.node {
+        found.extend(node.input.iter().chain(&node.output).cloned());
+        let bodies = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+        bodies.for_each(|body| found.extend(names(body)));
+    }
+    found
+}
+
 /// Removes nodes that no output comes from, and constants that nothing reads.
 pub(super) fn drop_what_nobody_reads(graph: &mut pb::GraphProto) {
     let mut read: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
@@ -65,5 +115,26 @@ fn reads(node: &pb::NodeProto, read: &mut HashSet<String>) {
     for body in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
         read.extend(body.output.iter().map(|o| o.name.clone()));
         body.node.iter().for_each(|node| reads(node, read));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_come_behind_what_they_read() {
+        let node = |op: &str, x: &str, y: &str| plain(op, "n", &[x], y);
+        let ops = |nodes: Vec<pb::NodeProto>| {
+            let mut graph = pb::GraphProto { node: nodes, ..Default::default() };
+            sort(&mut graph);
+            graph.node.into_iter().map(|n| n.op_type).collect::<Vec<_>>().concat()
+        };
+        assert_eq!(
+            ops(vec![node("c", "b", "y"), node("d", "x", "z"), node("b", "a", "b"), node("a", "x", "a")]),
+            "abcd"
+        );
+        assert_eq!(ops(vec![node("a", "x", "a"), node("d", "x", "z"), node("b", "a", "b")]), "adb");
+        assert_eq!(ops(vec![node("a", "b", "a"), node("b", "a", "b")]), "ba");
     }
 }

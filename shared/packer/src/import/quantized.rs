@@ -26,7 +26,7 @@ mod params;
 mod written_out;
 
 use super::constants::{dims, floats, integers, plain_constants};
-use super::nodes::drop_what_nobody_reads;
+use super::nodes::{drop_what_nobody_reads, names, sort};
 use crate::error::PackerError;
 use params::{Granularity, Params, Stored};
 use std::collections::{HashMap, HashSet};
@@ -57,13 +57,15 @@ impl Quantized {
     }
 }
 
-/// Replaces what the table above lists. Errors, with the node's name: a scale that is not a normal number above 0; scales, zero points or biases
+/// Replaces what the table above lists in a graph of version `opset` of ONNX. Errors, with the node's name: a scale that is not a normal number above 0; scales, zero points or biases
 /// of the wrong number; an axis that the tensor does not have; an operator of integers with a scale for each index of its result.
-pub(super) fn dequantize(graph: &mut pb::GraphProto) -> Result<Quantized, PackerError> {
+pub(super) fn dequantize(graph: &mut pb::GraphProto, opset: i64) -> Result<Quantized, PackerError> {
     if !is_quantized(graph) {
         return Ok(Quantized::default());
     }
     plain_constants(graph);
+    sort(graph);
+    let names = names(graph);
     let nodes = std::mem::take(&mut graph.node);
     let by_output = |n: usize| nodes[n].output.iter().map(move |output| (output.as_str(), n));
     let mut pass = Pass {
@@ -73,6 +75,8 @@ pub(super) fn dequantize(graph: &mut pb::GraphProto) -> Result<Quantized, Packer
         floats: HashMap::new(),
         rounded: HashMap::new(),
         stored: HashMap::new(),
+        names,
+        opset,
         made: Vec::new(),
         new: Vec::new(),
         found: Quantized::default(),
@@ -121,8 +125,11 @@ struct Pass<'a> {
     floats: HashMap<String, Real>,
     /// Stored floats that the file quantizes: weights of a network that was trained so.
     rounded: HashMap<&'a str, Stored>,
-    /// Constants that were multiplied out for operators of integers, by integers, scale and zero point.
-    stored: HashMap<[String; 3], String>,
+    /// Constants that were multiplied out, by the names of integers, scale and zero point.
+    stored: HashMap<([String; 3], Granularity), String>,
+    /// All that are taken.
+    names: HashSet<String>,
+    opset: i64,
     made: Vec<pb::NodeProto>,
     new: Vec<pb::TensorProto>,
     found: Quantized,
@@ -158,7 +165,8 @@ impl<'a> Pass<'a> {
     fn integers(&self, name: &str) -> Option<Stored> {
         let stored = || {
             let stored = self.constant(name)?;
-            Some(Stored { shape: dims(stored), values: integers(stored)? })
+            let dtype = DataType::try_from(stored.data_type).ok()?;
+            Some(Stored { shape: dims(stored), values: integers(stored)?, dtype })
         };
         self.rounded.get(name).cloned().or_else(stored)
     }
@@ -173,17 +181,34 @@ impl<'a> Pass<'a> {
     ) -> Result<Option<Params>, PackerError> {
         let input = |n: usize| node.input.get(n).filter(|name| !name.is_empty());
         let Some(scale) = input(at).and_then(|name| self.constant(name)) else { return Ok(None) };
-        let (Some(values), shape) = (floats(scale), dims(scale)) else { return Ok(None) };
-        let (of_zero, zero_point) = match input(at + 1).map(|name| self.constant(name)) {
+        let (Some(mut values), mut shape) = (floats(scale), dims(scale)) else { return Ok(None) };
+        let (of_zero, mut zero_point) = match input(at + 1).map(|name| self.constant(name)) {
             Some(None) => return Ok(None),
-            None => (None, vec![0; values.len()]),
-            Some(Some(zero)) => match integers(zero) {
-                Some(zeros) => (DataType::try_from(zero.data_type).ok(), zeros),
-                None => return Ok(None),
+            None => (None, vec![0]),
+            Some(Some(zero)) => match (integers(zero), values.len()) {
+                (None, _) => return Ok(None),
+                (Some(zeros), count) => {
+                    if count == 1 && zeros.len() > 1 {
+                        (values, shape) = (vec![values[0]; zeros.len()], dims(zero));
+                    }
+                    (DataType::try_from(zero.data_type).ok(), zeros)
+                }
             },
         };
+        if zero_point.len() == 1 {
+            zero_point = vec![zero_point[0]; values.len()];
+        }
         let dtype = of_zero.or(dtype).unwrap_or(DataType::Uint8);
         Params { scale: values, shape, zero_point, dtype }.checked(node).map(Some)
+    }
+
+    /// A name that nothing has yet.
+    fn fresh(&mut self, wanted: String) -> String {
+        let mut name = wanted;
+        while !self.names.insert(name.clone()) {
+            name.push('_');
+        }
+        name
     }
 
     /// The floats that `q` stands for, if it was quantized so.
@@ -194,28 +219,39 @@ impl<'a> Pass<'a> {
         alike.then(|| real.name.clone())
     }
 
-    /// Adds the floats that stored integers stand for, as constant `name`.
-    fn add_floats(
+    /// The floats that stored integers stand for as a constant: `name`, or what the same ones are called already. `of` are the names
+    /// of integers, scale and zero point.
+    fn stored_floats(
         &mut self,
         node: &pb::NodeProto,
+        of: [&str; 3],
         stored: &Stored,
-        params: &Params,
-        granularity: Granularity,
-        name: &str,
-    ) -> Result<(), PackerError> {
-        let (dequantized, int8) = params.dequantized(node, stored, granularity, name)?;
+        (params, granularity): (&Params, Granularity),
+        name: String,
+    ) -> Result<String, PackerError> {
+        let key = (of.map(str::to_owned), granularity);
+        if let Some(known) = self.stored.get(&key) {
+            return Ok(known.clone());
+        }
+        let (dequantized, int8) = params.dequantized(node, stored, granularity, &name)?;
         self.new.push(dequantized);
         self.found.weights += usize::from(stored.shape.len() >= 2);
         self.found.weights_int8 += usize::from(int8);
-        Ok(())
+        self.stored.insert(key, name.clone());
+        Ok(name)
     }
+}
+
+/// The names of integers, scale and zero point at the inputs of `node` from `at` on.
+fn names_at(node: &pb::NodeProto, at: usize) -> [&str; 3] {
+    [at, at + 1, at + 2].map(|n| node.input.get(n).map_or("", String::as_str))
 }
 
 #[cfg(test)]
 mod tests {
     use super::dequantize as dequantize_all;
     use super::*;
-    use crate::import::constants::tensor;
+    use crate::import::constants::{dims as dims_of, tensor};
     use crate::import::nodes::plain;
 
     fn node(op: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
@@ -252,7 +288,7 @@ mod tests {
             bytes("zero", &counts(zeros.len()), zeros),
         ];
         let mut graph = graph(vec![dequantize], constants, "w");
-        dequantize_all(&mut graph)?;
+        dequantize_all(&mut graph, 17)?;
         assert!(graph.node.is_empty(), "{:?}", ops(&graph));
         let [w] = graph.initializer.as_slice() else { panic!("{:?}", graph.initializer) };
         Ok(floats(w).unwrap())
@@ -285,8 +321,8 @@ mod tests {
                 "{text}"
             );
         }
-        let text = said(&[1.0, 1.0], &[0], 0);
-        assert!(text.contains("1 zero points, expected 2, as many as scales"), "{text}");
+        let text = said(&[1.0, 1.0, 1.0], &[0, 0], 1);
+        assert!(text.contains("2 zero points, expected 3, as many as scales"), "{text}");
         let text = said(&[1.0, 1.0], &[0, 0], 1);
         assert!(text.contains("2 scales, expected 3 for integers of shape [2, 3]"), "{text}");
         let text = said(&[1.0, 1.0], &[0, 0], 5);
@@ -302,7 +338,7 @@ mod tests {
             }
             let scales = tensor("scale", dims, &[1.0, 2.0, 4.0, 8.0][..dims.iter().product()]);
             let mut graph = graph(vec![node], vec![bytes("q", &[2, 3], &[1; 6]), scales], "w");
-            let found = dequantize_all(&mut graph)?;
+            let found = dequantize_all(&mut graph, 17)?;
             assert_eq!((found.weights, found.weights_int8), (1, 0));
             Ok::<_, PackerError>(floats(&graph.initializer[0]).unwrap())
         };
@@ -322,7 +358,7 @@ mod tests {
         ];
         let constants = vec![tensor("scale", &[], &[0.5]), bytes("zero", &[], &[-100])];
         let mut graph = graph(nodes, constants, "y");
-        let found = dequantize_all(&mut graph).unwrap();
+        let found = dequantize_all(&mut graph, 17).unwrap();
         assert_eq!(found, Quantized { weights: 0, weights_int8: 0, activations: 2 });
         assert_eq!(ops(&graph), ["Max", "Min", "Identity", "Softmax", "Max", "Min", "Identity"]);
         let bound = |name: &str| {
@@ -350,7 +386,7 @@ mod tests {
             branch,
         ];
         let mut graph = graph(nodes, vec![tensor("scale", &[], &[0.5])], "y");
-        dequantize_all(&mut graph).unwrap();
+        dequantize_all(&mut graph, 17).unwrap();
         assert_eq!(ops(&graph), ["QuantizeLinear", "Max", "Min", "Div", "Round", "Add", "Cast", "Neg", "If"]);
     }
 
@@ -360,7 +396,7 @@ mod tests {
         let constants = vec![bytes("mask", &[1, 4], &[0, 0, 1, 1]), tensor("far", &[], &[-10000.0])];
         let nodes = vec![cast, node("Mul", &["a", "far"], "y")];
         let mut masked = graph(nodes, constants, "y");
-        assert_eq!(dequantize_all(&mut masked).unwrap(), Quantized::default());
+        assert_eq!(dequantize_all(&mut masked, 17).unwrap(), Quantized::default());
         assert_eq!(ops(&masked), ["Cast", "Mul"]);
     }
 
@@ -373,7 +409,7 @@ mod tests {
         let cast = crate::import::nodes::cast_to(DataType::Float, "n", "q", "a");
         let nodes = vec![constant, cast, node("Mul", &["scale", "a"], "y")];
         let mut graph = graph(nodes, vec![tensor("scale", &[4], &[1.0, 0.5, 2.0, 4.0])], "y");
-        let found = dequantize_all(&mut graph).unwrap();
+        let found = dequantize_all(&mut graph, 17).unwrap();
         assert_eq!(found, Quantized { weights: 1, weights_int8: 1, activations: 0 });
         assert_eq!(floats(&graph.initializer[0]).unwrap(), [1.0, 1.0, 6.0, 16.0]);
     }
@@ -408,7 +444,7 @@ mod tests {
                 node("DequantizeLinear", &["q", "ys", "yz"], "y"),
             ];
             let mut graph = graph(nodes, constants, "y");
-            dequantize_all(&mut graph).map(|_| ops(&graph).join(" ")).map_err(|e| e.to_string())
+            dequantize_all(&mut graph, 17).map(|_| ops(&graph).join(" ")).map_err(|e| e.to_string())
         };
         assert_eq!(with(&[2], &[1.0, 2.0], &[1.0]).unwrap(), "Max Min Conv Max Min Identity");
         let wrong = [
@@ -420,5 +456,74 @@ mod tests {
             let text = found.unwrap_err();
             assert!(text.contains("(QLinearConv): ") && text.contains(wanted), "{text}");
         }
+    }
+
+    /// A file may have called its own values so.
+    #[test]
+    fn names_of_the_file_are_left_to_it() {
+        let nodes = vec![
+            node("QuantizeLinear", &["q.least", "scale"], "q"),
+            node("DequantizeLinear", &["q", "scale"], "a"),
+            node("Add", &["a", "q.most"], "q.real"),
+        ];
+        let constants = vec![tensor("scale", &[], &[0.5]), tensor("q.most", &[], &[7.0])];
+        let mut graph = graph(nodes, constants, "q.real");
+        dequantize_all(&mut graph, 17).unwrap();
+        assert_eq!(ops(&graph), ["Max", "Min", "Identity", "Add"]);
+        assert_eq!(graph.node[0].input, ["q.least", "q.least_"]);
+        assert_eq!(
+            (&graph.node[1].input[1], &graph.node[1].output[0]),
+            (&"q.most_".into(), &"q.real_".into())
+        );
+    }
+
+    /// The type of a result without a zero point is that of the first operand.
+    #[test]
+    fn signed_integers_stay_signed_without_a_zero_point() {
+        let nodes = vec![
+            node("QuantizeLinear", &["x", "s", "z"], "q"),
+            node("QLinearAdd", &["q", "s", "z", "q", "s", "z", "s"], "r"),
+            node("DequantizeLinear", &["r", "s"], "y"),
+        ];
+        let mut graph = graph(nodes, vec![tensor("s", &[], &[0.5]), bytes("z", &[], &[0])], "y");
+        dequantize_all(&mut graph, 17).unwrap();
+        assert_eq!(ops(&graph), ["Max", "Min", "Add", "Max", "Min", "Identity"]);
+        let least = graph.initializer.iter().find(|i| i.name == "r.least").unwrap();
+        assert_eq!(floats(least).unwrap(), [-64.0]);
+    }
+
+    #[test]
+    fn a_bias_is_broadcast_before_it_is_scaled() {
+        let biases = |dims: &[i64], values: &[i32]| {
+            let inputs = ["x", "s", "z", "w", "ws", "wz", "c", "s", "z"];
+            let c = pb::TensorProto {
+                name: "c".into(),
+                dims: dims.to_vec(),
+                data_type: DataType::Int32.into(),
+                int32_data: values.to_vec(),
+                ..Default::default()
+            };
+            let constants = vec![
+                tensor("s", &[], &[1.0]),
+                bytes("z", &[], &[0]),
+                bytes("w", &[2, 2], &[1, 2, 3, 4]),
+                tensor("ws", &[2], &[1.0, 10.0]),
+                bytes("wz", &[], &[0]),
+                c,
+            ];
+            let nodes = vec![
+                node("QuantizeLinear", &["image", "s", "z"], "x"),
+                node("QGemm", &inputs, "q"),
+                node("DequantizeLinear", &["q", "s", "z"], "y"),
+            ];
+            let mut graph = graph(nodes, constants, "y");
+            dequantize_all(&mut graph, 17).unwrap();
+            let bias = graph.initializer.iter().find(|i| i.name == "q.bias").unwrap();
+            (dims_of(bias), floats(bias).unwrap())
+        };
+        assert_eq!(biases(&[2], &[1, 2]), (vec![2], vec![1.0, 20.0]));
+        assert_eq!(biases(&[1], &[3]), (vec![2], vec![3.0, 30.0]));
+        assert_eq!(biases(&[2, 1], &[1, 2]), (vec![2, 2], vec![1.0, 10.0, 2.0, 20.0]));
+        assert_eq!(biases(&[2, 2], &[1, 2, 3, 4]), (vec![2, 2], vec![1.0, 20.0, 3.0, 40.0]));
     }
 }

@@ -1,9 +1,9 @@
 //! QuantizeLinear and DequantizeLinear.
 
-use super::{Granularity, Params, Pass, Real};
+use super::{Granularity, Params, Pass, Real, names_at};
 use crate::error::PackerError;
 use crate::import::constants::{floats, tensor};
-use crate::import::nodes::{cast_to, plain};
+use crate::import::nodes::{attribute, cast_to, plain};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -27,7 +27,8 @@ impl<'a> Pass<'a> {
     /// scale for each index.
     pub(super) fn quantize(&mut self, node: &pb::NodeProto, x: &str, params: Params) -> Option<()> {
         let (y, (least, most)) = (node.output.first()?, params.reach()?);
-        let [low, high, over, real] = ["least", "most", "over", "real"].map(|part| format!("{y}.{part}"));
+        let [low, high, over, real] =
+            ["least", "most", "over", "real"].map(|part| self.fresh(format!("{y}.{part}")));
         self.new.extend([tensor(&low, &[], &[least]), tensor(&high, &[], &[most])]);
         // Nothing is below 0 behind a Relu.
         let over = if least == 0.0 && self.maker(x, "Relu").is_some() {
@@ -46,7 +47,8 @@ impl<'a> Pass<'a> {
 
     /// Makes integers `y` of floats that are held to the range of these, for whoever wants integers.
     pub(super) fn integers_of(&mut self, node: &str, Real { name, params }: &Real, y: &str) {
-        let [quotient, whole, sum] = ["quotient", "whole", "sum"].map(|part| format!("{y}.{part}"));
+        let [quotient, whole, sum] =
+            ["quotient", "whole", "sum"].map(|part| self.fresh(format!("{y}.{part}")));
         let (scale, zero_point) = self.add_params(params, y);
         self.made.push(plain("Div", node, &[name, &scale], &quotient));
         self.made.push(plain("Round", node, &[&quotient], &whole));
@@ -56,10 +58,18 @@ impl<'a> Pass<'a> {
 
     pub(super) fn dequantize_linear(&mut self, node: &'a pb::NodeProto) -> Result<bool, PackerError> {
         let ([q, ..], [y]) = (node.input.as_slice(), node.output.as_slice()) else { return Ok(false) };
+        let to = attribute(node, "output_dtype", 0);
+        if to != 0 && to != i64::from(i32::from(DataType::Float)) {
+            return Ok(false);
+        }
         let Some(params) = self.params(node, 1, None)? else { return Ok(false) };
         if let Some(stored) = self.integers(q) {
             let granularity = params.granularity(node, &stored.shape)?;
-            self.add_floats(node, &stored, &params, granularity, y)?;
+            let found =
+                self.stored_floats(node, names_at(node, 0), &stored, (&params, granularity), y.clone())?;
+            if found != *y {
+                self.made.push(plain("Identity", &node.name, &[&found], y));
+            }
             return Ok(true);
         }
         if let Some(real) = self.same(q, &params) {
@@ -69,30 +79,41 @@ impl<'a> Pass<'a> {
         if params.scale.len() != 1 {
             return Ok(false);
         }
-        if !self.rows(node, q, &params, y)? {
-            self.floats_of(&node.name, q, &params, y);
-        }
+        self.any_floats(node, 0, &params, y)?;
         Ok(true)
     }
 
-    /// Rows of stored integers that have one scale, as rows of floats.
-    fn rows(&mut self, node: &pb::NodeProto, q: &str, params: &Params, y: &str) -> Result<bool, PackerError> {
-        let Some(gather) = self.maker(q, "Gather") else { return Ok(false) };
-        let Some(stored) = gather.input.first().and_then(|name| self.integers(name)) else {
-            return Ok(false);
+    /// Makes floats `y` of the integers at input `at` of `node`, which have one scale: rows of stored ones, or any.
+    pub(super) fn any_floats(
+        &mut self,
+        node: &pb::NodeProto,
+        at: usize,
+        params: &Params,
+        y: &str,
+    ) -> Result<(), PackerError> {
+        let [q, scale, zero_point] = names_at(node, at);
+        let gather = self.maker(q, "Gather").and_then(|gather| Some((gather, gather.input.first()?)));
+        let Some((gather, table)) = gather else {
+            self.floats_of(&node.name, q, params, y);
+            return Ok(());
         };
-        let table = format!("{y}.table");
-        self.add_floats(node, &stored, params, Granularity::PerTensor, &table)?;
+        let Some(stored) = self.integers(table) else {
+            self.floats_of(&node.name, q, params, y);
+            return Ok(());
+        };
+        let name = self.fresh(format!("{y}.table"));
+        let of = [table, scale, zero_point];
+        let name = self.stored_floats(node, of, &stored, (params, Granularity::PerTensor), name)?;
         let mut rows = gather.clone();
         (rows.name, rows.output) = (format!("{}.{y}.rows", node.name), vec![y.to_owned()]);
-        rows.input[0] = table;
+        rows.input[0] = name;
         self.made.push(rows);
-        Ok(true)
+        Ok(())
     }
 
     /// Makes floats of integers that come from elsewhere.
     fn floats_of(&mut self, node: &str, q: &str, params: &Params, y: &str) {
-        let [cast, difference] = ["cast", "difference"].map(|part| format!("{y}.{part}"));
+        let [cast, difference] = ["cast", "difference"].map(|part| self.fresh(format!("{y}.{part}")));
         let (scale, zero_point) = self.add_params(params, y);
         self.made.push(cast_to(DataType::Float, node, q, &cast));
         self.made.push(plain("Sub", node, &[&cast, &zero_point], &difference));
@@ -101,7 +122,7 @@ impl<'a> Pass<'a> {
 
     /// The one scale and zero point of `y` as constants of f32.
     fn add_params(&mut self, params: &Params, y: &str) -> (String, String) {
-        let (scale, zero_point) = (format!("{y}.scale"), format!("{y}.zero_point"));
+        let [scale, zero_point] = ["scale", "zero_point"].map(|part| self.fresh(format!("{y}.{part}")));
         #[allow(clippy::cast_precision_loss, reason = "of activations, at most 16 bits; as ONNX does, else")]
         let zeros: Vec<f32> = params.zero_point.iter().map(|z| *z as f32).collect();
         self.new.extend([tensor(&scale, &[], &params.scale), tensor(&zero_point, &[], &zeros)]);

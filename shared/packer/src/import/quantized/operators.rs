@@ -1,10 +1,11 @@
 //! Operators that take and give integers, and those that only move them.
 
-use super::{Granularity, Pass, Real, Stored};
+use super::{Granularity, Pass, Real, Stored, names_at};
 use crate::error::PackerError;
 use crate::import::constants::tensor;
-use crate::import::nodes::{attribute, bad, plain};
+use crate::import::nodes::{attribute, bad, integer, plain};
 use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
 
 /// Operators that move values and compute nothing: of integers they give the same as of the floats that these stand for. Their
 /// first input is what they move; all inputs of a Concat are.
@@ -74,8 +75,10 @@ pub(super) fn scale_axis(float: &str, node: &pb::NodeProto, rank: usize) -> usiz
 impl<'a> Pass<'a> {
     /// An operator on integers, as `known` says.
     pub(super) fn operator(&mut self, node: &'a pb::NodeProto, known: &QLinear) -> Result<bool, PackerError> {
+        let of_one_axis = |opset: i64| opset >= SOFTMAX_OF_ONE_AXIS;
+        let softmax = known.float == "Softmax";
         let other_softmax =
-            known.float == "Softmax" && attribute(node, "opset", SOFTMAX_OF_ONE_AXIS) < SOFTMAX_OF_ONE_AXIS;
+            softmax && of_one_axis(attribute(node, "opset", self.opset)) != of_one_axis(self.opset);
         let Some(y) = node.output.first() else { return Ok(false) };
         if attribute(node, "channels_last", 0) != 0 || other_softmax {
             return Ok(false);
@@ -84,15 +87,15 @@ impl<'a> Pass<'a> {
             [] => (2..node.input.len()).step_by(3).collect(),
             places => places.to_vec(),
         };
-        let mut inputs = Vec::new();
+        let (mut inputs, mut dtype) = (Vec::new(), None);
         for at in &places {
-            match self.operand(node, *at, known.float)? {
-                Some(name) => inputs.push(name),
-                None => return Ok(false),
-            }
+            let Some((name, of_it)) = self.operand(node, *at, known.float)? else { return Ok(false) };
+            inputs.push(name);
+            // Without a zero point the result is of the first one's type.
+            dtype = dtype.or(Some(of_it));
         }
         let is_there = |at: &usize| node.input.get(*at).is_some_and(|name| !name.is_empty());
-        let result = self.params(node, known.result, None)?;
+        let result = self.params(node, known.result, dtype)?;
         // A QGemm without a scale gives floats.
         if result.is_none() && is_there(&known.result) {
             return Ok(false);
@@ -103,11 +106,14 @@ impl<'a> Pass<'a> {
                 None => return Ok(false),
             }
         }
-        let floats = if result.is_some() { format!("{y}.float") } else { y.clone() };
+        let floats = if result.is_some() { self.fresh(format!("{y}.float")) } else { y.clone() };
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let mut same = plain(known.float, &node.name, &inputs, &floats);
         let attributes = node.attribute.iter().filter(|a| !OWN_ATTRIBUTES.contains(&a.name.as_str()));
         same.attribute = attributes.cloned().collect();
+        if softmax && !same.attribute.iter().any(|a| a.name == "axis") {
+            same.attribute.push(integer("axis", -1));
+        }
         self.made.push(same);
         let Some(params) = result else { return Ok(true) };
         self.quantize(node, &floats, params)
@@ -115,32 +121,38 @@ impl<'a> Pass<'a> {
             .ok_or_else(|| bad(node, "a scale for each index of what it gives, expected one for all of it"))
     }
 
-    /// The floats behind the integers at input `at` of `node`, which stands for the operator `float`. `None` where they are unknown.
+    /// The floats behind the integers at input `at` of `node`, which stands for the operator `float`, and the type of the integers. `None`
+    /// where they are unknown.
     pub(super) fn operand(
         &mut self,
         node: &pb::NodeProto,
         at: usize,
         float: &str,
-    ) -> Result<Option<String>, PackerError> {
-        let Some(q) = node.input.get(at) else { return Ok(None) };
-        let Some(params) = self.params(node, at + 1, None)? else { return Ok(None) };
+    ) -> Result<Option<(String, DataType)>, PackerError> {
+        let of = names_at(node, at);
+        let [q, ..] = of;
+        let stored = self.integers(q);
+        let known = stored.as_ref().map(|stored| stored.dtype);
+        let known = known.or_else(|| self.floats.get(q).map(|real| real.params.dtype));
+        let Some(params) = self.params(node, at + 1, known)? else { return Ok(None) };
+        let dtype = known.unwrap_or(params.dtype);
         if let Some(real) = self.same(q, &params) {
-            return Ok(Some(real));
+            return Ok(Some((real, dtype)));
         }
-        let Some(stored) = self.integers(q) else { return Ok(None) };
-        let input = |n: usize| node.input.get(n).cloned().unwrap_or_default();
-        let key = [q.clone(), input(at + 1), input(at + 2)];
-        if let Some(known) = self.stored.get(&key) {
-            return Ok(Some(known.clone()));
+        let name = self.fresh(format!("{q}.floats"));
+        if let Some(stored) = stored {
+            let granularity = match params.scale.len() {
+                1 => Granularity::PerTensor,
+                _ => Granularity::PerAxis(scale_axis(float, node, stored.shape.len())),
+            };
+            let name = self.stored_floats(node, of, &stored, (&params, granularity), name)?;
+            return Ok(Some((name, dtype)));
         }
-        let granularity = match params.scale.len() {
-            1 => Granularity::PerTensor,
-            _ => Granularity::PerAxis(scale_axis(float, node, stored.shape.len())),
-        };
-        let name = format!("{q}.real{}", self.stored.len());
-        self.add_floats(node, &stored, &params, granularity, &name)?;
-        self.stored.insert(key, name.clone());
-        Ok(Some(name))
+        if params.scale.len() != 1 || q.is_empty() {
+            return Ok(None);
+        }
+        self.any_floats(node, at, &params, &name)?;
+        Ok(Some((name, dtype)))
     }
 
     /// The bias at input `at`, which is in parts of the product of the scales of the operands at `places`.
@@ -150,7 +162,8 @@ impl<'a> Pass<'a> {
         at: usize,
         places: &[usize],
     ) -> Result<Option<String>, PackerError> {
-        let Some(Stored { shape, values }) = node.input.get(at).and_then(|name| self.integers(name)) else {
+        let Some(Stored { mut shape, values, .. }) = node.input.get(at).and_then(|name| self.integers(name))
+        else {
             return Ok(None);
         };
         let mut scales = vec![1f64];
@@ -162,17 +175,25 @@ impl<'a> Pass<'a> {
                 _ => return Ok(None),
             };
         }
-        if scales.len() != 1 && scales.len() != values.len() {
-            return Err(bad(
-                node,
-                &format!("{} biases, expected {}, as many as scales", values.len(), scales.len()),
-            ));
+        let (last, columns) = (shape.last().copied().unwrap_or(1), scales.len());
+        let repeats = match () {
+            () if columns == 1 || last == columns => 1,
+            () if last == 1 => columns,
+            () => {
+                let text = format!("{last} biases, expected {columns}, as many as scales");
+                return Err(bad(node, &text));
+            }
+        };
+        if repeats > 1 {
+            shape.pop();
+            shape.push(columns);
         }
         let alpha = node.attribute.iter().find(|a| a.name == "alpha").map_or(1.0, |a| f64::from(a.f));
         #[allow(clippy::cast_possible_truncation, reason = "rounded to f32")]
-        let real = |(q, s): (&i32, &f64)| (f64::from(*q) * s * alpha) as f32;
-        let reals: Vec<f32> = values.iter().zip(scales.iter().cycle()).map(real).collect();
-        let name = format!("{}.bias", node.output[0]);
+        let real = |(q, s): (i32, &f64)| (f64::from(q) * s * alpha) as f32;
+        let each = values.iter().flat_map(|q| std::iter::repeat_n(*q, repeats));
+        let reals: Vec<f32> = each.zip(scales.iter().cycle()).map(real).collect();
+        let name = self.fresh(format!("{}.bias", node.output[0]));
         self.new.push(tensor(&name, &shape, &reals));
         Ok(Some(name))
     }
@@ -191,11 +212,14 @@ impl<'a> Pass<'a> {
         same.name = format!("{}.{}.real", node.name, node.output.first().map_or("", String::as_str));
         let names = [first].into_iter().chain(others).map(|real| real.name.clone());
         same.input.iter_mut().zip(names).for_each(|(input, name)| *input = name);
-        let outputs = || node.output.iter().filter(|name| !name.is_empty());
-        same.output.iter_mut().filter(|name| !name.is_empty()).for_each(|output| output.push_str(".real"));
+        let params = first.params.clone();
+        for output in same.output.iter_mut().filter(|name| !name.is_empty()) {
+            *output = self.fresh(format!("{output}.real"));
+        }
+        let made = same.output.clone();
         self.made.push(same);
-        for output in outputs() {
-            let real = Real { name: format!("{output}.real"), params: first.params.clone() };
+        for (output, name) in node.output.iter().zip(made).filter(|(output, _)| !output.is_empty()) {
+            let real = Real { name, params: params.clone() };
             self.integers_of(&node.name, &real, output);
             self.floats.insert(output.clone(), real);
         }

@@ -11,6 +11,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 pub(super) struct Stored {
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<i32>,
+    pub(super) dtype: DataType,
 }
 
 /// Scale and zero point, as stored; as many of one as of the other.
@@ -25,7 +26,7 @@ pub(super) struct Params {
 }
 
 /// How many values share a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Granularity {
     PerTensor,
     PerAxis(usize),
@@ -105,6 +106,10 @@ impl Params {
             Granularity::PerAxis(axis) => (Some(axis), 1),
             Granularity::Blocked { axis, size } => (Some(axis), size),
         };
+        if let Some(axis) = axis.filter(|axis| *axis >= shape.len()) {
+            let (found, rank) = (self.scale.len(), shape.len());
+            return Err(bad(node, &format!("{found} scales along axis {axis} of integers of {rank} axes")));
+        }
         let extent = axis.map_or(1, |axis| shape[axis]).max(1);
         let inner = axis.map_or(1, |axis| shape[axis + 1..].iter().product()).max(1);
         let blocks = extent.div_ceil(size);
@@ -132,7 +137,7 @@ impl Params {
     pub(super) fn dequantized(
         &self,
         node: &pb::NodeProto,
-        Stored { shape, values }: &Stored,
+        Stored { shape, values, .. }: &Stored,
         granularity: Granularity,
         name: &str,
     ) -> Result<(pb::TensorProto, bool), PackerError> {
@@ -168,7 +173,7 @@ impl Params {
             let q = f64::from((x / self.scale[i]).round_ties_even()) + f64::from(self.zero_point[i]);
             q.clamp(least as f64, most as f64) as i32
         };
-        Ok(Stored { values: values.iter().enumerate().map(integer).collect(), shape })
+        Ok(Stored { values: values.iter().enumerate().map(integer).collect(), shape, dtype: self.dtype })
     }
 }
 
@@ -185,10 +190,11 @@ pub(super) fn broadcast(scales: &[usize], shape: &[usize]) -> Option<Granularity
     }
 }
 
-/// The nearest number of 16 significant bits, ties to even.
+/// The nearest number of 16 significant bits, ties to even; the same where that would be none.
 fn in_16_bits(scale: f32) -> f32 {
     let bits = scale.to_bits();
-    f32::from_bits((bits + 0x7f + (bits >> 8 & 1)) & !0xff)
+    let rounded = f32::from_bits((bits + 0x7f + (bits >> 8 & 1)) & !0xff);
+    if rounded.is_finite() { rounded } else { scale }
 }
 
 #[cfg(test)]
@@ -202,6 +208,7 @@ mod tests {
             assert_eq!(rounded.to_bits() & 0xff, 0);
             assert!((rounded / scale - 1.0).abs() <= 1.0 / 65536.0);
         }
+        assert_eq!(in_16_bits(f32::MAX), f32::MAX);
     }
 
     #[test]
