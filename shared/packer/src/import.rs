@@ -164,6 +164,9 @@ fn check_nodes(onnx: &Onnx, graph: &pb::GraphProto) -> Result<(), PackerError> {
                     match node.domain.as_str() {
                         "ai.onnx.ml" =>
                             "export the model as tensor operators (Hummingbird does it for trees)",
+                        _ if quantized::is_known(node) =>
+                            "its scales and zero points have to be stored in the file, one for all of its result, and \
+                             channels have to come first",
                         _ => "export the model without it (a simplifier such as onnxsim often removes it)",
                     }
                 ),
