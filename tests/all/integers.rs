@@ -66,6 +66,8 @@ fn models_that_come_quantized_keep_their_integers_and_answer_as_floats_do() -> R
         let told = &glowplug_json(&["inspect", &packed, "--json"])?["manifest"]["provenance"]["options"];
         let told = told["came quantized"].as_str().context("not told")?;
         ensure!(told.starts_with(&format!("{weights} weights in integers")), "{told}");
+        let text = glowplug_ok(&["inspect", &packed])?;
+        ensure!(text.contains(&format!("\ncame quantized: {told}\n")), "{text}");
     }
     Ok(())
 }

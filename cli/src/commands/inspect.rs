@@ -237,6 +237,9 @@ impl fmt::Display for Inspection {
         if let Some(how) = m.provenance.options.get("batch") {
             writeln!(f, "batch planned {how}")?;
         }
+        if let Some(what) = m.provenance.options.get("came quantized") {
+            writeln!(f, "came quantized: {what}")?;
+        }
         for target in &m.provenance.unexecuted {
             writeln!(f, "plan for {target} not run where it was made, so not verified")?;
         }
