@@ -102,6 +102,11 @@ pub(crate) fn integer_range(dtype: DataType) -> Option<(i64, i64)> {
     })
 }
 
+/// Whether values of a type are integers of at most 16 bits: what weights are quantized to.
+pub(crate) fn is_small_integer(dtype: DataType) -> bool {
+    integer_range(dtype).is_some_and(|(_, most)| most < 1 << 16)
+}
+
 /// A constant of f32.
 #[allow(clippy::cast_possible_wrap, reason = "extents of a tensor in memory")]
 pub(crate) fn tensor(name: &str, dims: &[usize], values: &[f32]) -> pb::TensorProto {

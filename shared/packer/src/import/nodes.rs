@@ -44,11 +44,13 @@ pub(super) fn bad(node: &pb::NodeProto, why: &str) -> PackerError {
     PackerError::new(ErrorKind::Model, format!("node {:?} ({}): {why}", node.name, node.op_type))
 }
 
-/// Puts nodes behind those whose outputs they read, and leaves them in order else. What goes round in a circle keeps its place.
+/// Puts nodes behind those whose outputs they read, and leaves them in order else. A circle is cut somewhere.
 pub(super) fn sort(graph: &mut pb::GraphProto) {
     let nodes = std::mem::take(&mut graph.node);
     let by_output = |n: usize| nodes[n].output.iter().map(move |output| (output.clone(), n));
-    let makers: HashMap<String, usize> = (0..nodes.len()).flat_map(by_output).collect();
+    // Absent optional outputs have no name, like absent inputs.
+    let named = (0..nodes.len()).flat_map(by_output).filter(|(name, _)| !name.is_empty());
+    let makers: HashMap<String, usize> = named.collect();
     let makers_of = |n: usize| {
         let mut read = HashSet::new();
         reads(&nodes[n], &mut read);
@@ -136,5 +138,11 @@ mod tests {
         );
         assert_eq!(ops(vec![node("a", "x", "a"), node("d", "x", "z"), node("b", "a", "b")]), "adb");
         assert_eq!(ops(vec![node("a", "b", "a"), node("b", "a", "b")]), "ba");
+        // What is left out belongs to nobody.
+        let mut without = node("b", "a", "b");
+        without.output.push(String::new());
+        let mut optional = node("a", "x", "a");
+        optional.input.push(String::new());
+        assert_eq!(ops(vec![optional, without]), "ab");
     }
 }

@@ -25,7 +25,7 @@ mod operators;
 mod params;
 mod written_out;
 
-use super::constants::{dims, floats, integers, plain_constants};
+use super::constants::{dims, floats, integers, is_small_integer, plain_constants};
 use super::nodes::{drop_what_nobody_reads, names, sort};
 use crate::error::PackerError;
 use params::{Granularity, Params, Stored};
@@ -40,7 +40,7 @@ pub struct Quantized {
     pub weights: usize,
     /// Those of them whose integers int8 holds: of at most 127, with a scale for all or for each index of one axis.
     pub weights_int8: usize,
-    /// How often values between operators were rounded to integers. They are floats now.
+    /// How often values between operators were rounded to integers (of dynamic ones, each product of them). They are floats now.
     pub activations: usize,
 }
 
@@ -57,8 +57,10 @@ impl Quantized {
     }
 }
 
-/// Replaces what the table above lists in a graph of version `opset` of ONNX. Errors, with the node's name: a scale that is not a normal number above 0; scales, zero points or biases
-/// of the wrong number; an axis that the tensor does not have; an operator of integers with a scale for each index of its result.
+/// Replaces what the table above lists in a graph of version `opset` of ONNX.
+///
+/// Errors, with the node's name: a scale that is not a normal number above 0; scales, zero points or biases of the wrong
+/// number; an axis that the tensor does not have; an operator of integers with a scale for each index of its result.
 pub(super) fn dequantize(graph: &mut pb::GraphProto, opset: i64) -> Result<Quantized, PackerError> {
     if !is_quantized(graph) {
         return Ok(Quantized::default());
@@ -93,17 +95,16 @@ pub(super) fn dequantize(graph: &mut pb::GraphProto, opset: i64) -> Result<Quant
 
 /// Whether there is anything to look for.
 fn is_quantized(graph: &pb::GraphProto) -> bool {
-    let small = [DataType::Int8, DataType::Uint8].map(i32::from);
     let in_nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
         let stored = node.attribute.iter().find_map(|a| a.t.as_ref())?;
         Some((node.output.first()?, stored.data_type))
     });
     let stored: HashSet<&String> = (graph.initializer.iter().map(|i| (&i.name, i.data_type)).chain(in_nodes))
-        .filter(|(_, dtype)| small.contains(dtype))
+        .filter(|(_, dtype)| DataType::try_from(*dtype).is_ok_and(is_small_integer))
         .map(|(name, _)| name)
         .collect();
     graph.node.iter().any(|node| match node.op_type.as_str() {
-        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => true,
+        "QuantizeLinear" | "DequantizeLinear" | "MatMulInteger" | "ConvInteger" => true,
         "Cast" => node.input.first().is_some_and(|x| stored.contains(x)),
         _ => operators::known(node).is_some(),
     })
@@ -238,12 +239,24 @@ impl<'a> Pass<'a> {
         if let Some(known) = self.stored.get(&key) {
             return Ok(known.clone());
         }
-        let (dequantized, int8) = params.dequantized(node, stored, granularity, &name)?;
+        self.add_floats(node, stored, (params, granularity), &name)?;
+        self.stored.insert(key, name.clone());
+        Ok(name)
+    }
+
+    /// Adds the floats that stored integers stand for, as constant `name`.
+    fn add_floats(
+        &mut self,
+        node: &pb::NodeProto,
+        stored: &Stored,
+        (params, granularity): (&Params, Granularity),
+        name: &str,
+    ) -> Result<(), PackerError> {
+        let (dequantized, int8) = params.dequantized(node, stored, granularity, name)?;
         self.new.push(dequantized);
         self.found.weights += usize::from(stored.shape.len() >= 2);
         self.found.weights_int8 += usize::from(int8);
-        self.stored.insert(key, name.clone());
-        Ok(name)
+        Ok(())
     }
 }
 

@@ -10,9 +10,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 impl<'a> Pass<'a> {
     pub(super) fn quantize_linear(&mut self, node: &'a pb::NodeProto) -> Result<bool, PackerError> {
         let ([x, ..], [y]) = (node.input.as_slice(), node.output.as_slice()) else { return Ok(false) };
-        let given = node.attribute.iter().find(|a| a.name == "output_dtype");
-        let dtype = given.and_then(|a| i32::try_from(a.i).ok()).and_then(|t| DataType::try_from(t).ok());
-        let dtype = dtype.filter(|t| *t != DataType::Undefined);
+        let given = i32::try_from(attribute(node, "output_dtype", 0)).ok();
+        let dtype = given.and_then(|t| DataType::try_from(t).ok()).filter(|t| *t != DataType::Undefined);
         let Some(params) = self.params(node, 1, dtype)? else { return Ok(false) };
         let Some(stored) = self.constant(x) else {
             return Ok(self.quantize(node, x, params).is_some());
@@ -93,11 +92,8 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PackerError> {
         let [q, scale, zero_point] = names_at(node, at);
         let gather = self.maker(q, "Gather").and_then(|gather| Some((gather, gather.input.first()?)));
-        let Some((gather, table)) = gather else {
-            self.floats_of(&node.name, q, params, y);
-            return Ok(());
-        };
-        let Some(stored) = self.integers(table) else {
+        let rows = gather.and_then(|(gather, table)| Some((gather, table, self.integers(table)?)));
+        let Some((gather, table, stored)) = rows else {
             self.floats_of(&node.name, q, params, y);
             return Ok(());
         };

@@ -4,7 +4,7 @@
 use super::params::broadcast;
 use super::{Params, Pass, Stored};
 use crate::error::PackerError;
-use crate::import::constants::{dims, floats};
+use crate::import::constants::{dims, floats, is_small_integer};
 use crate::import::nodes::{attribute, plain};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -20,9 +20,7 @@ impl<'a> Pass<'a> {
         for (cast, scale) in [(a, b), (b, a)] {
             let Some((stored, params)) = self.weight(node, cast, scale) else { continue };
             let Some(granularity) = broadcast(&params.shape, &stored.shape) else { continue };
-            // No other node gives `y`.
-            let of = [y.as_str(), scale, ""];
-            self.stored_floats(node, of, &stored, (&params, granularity), y.clone())?;
+            self.add_floats(node, &stored, (&params, granularity), y)?;
             return Ok(true);
         }
         Ok(false)
@@ -56,8 +54,7 @@ impl<'a> Pass<'a> {
         let cast = self.maker(value, "Cast")?;
         let to_floats = attribute(cast, "to", 0) == i64::from(i32::from(DataType::Float));
         let name = cast.input.first().filter(|_| to_floats)?;
-        let counts = self.constant(name).is_some_and(|i| i.data_type == i32::from(DataType::Int32));
-        self.integers(name).filter(|_| !counts)
+        self.integers(name).filter(|stored| is_small_integer(stored.dtype))
     }
 
     /// Stored floats that are whole numbers, or stored integers made floats.
