@@ -19,26 +19,37 @@ fn data(name: &str) -> String {
     repo("tests/data/int8").join(name).display().to_string()
 }
 
-/// Packs the network to `m.glow` in `folder`, in bytes; the report.
-fn pack(folder: &TempDir, args: &[&str]) -> Result<Value> {
-    let (onnx, calibration) = (data("network.onnx"), data("network.calibration.npz"));
+/// The network in f32, whose ranges are measured; and as a file that came quantized, whose ranges are in it.
+const MODELS: [&str; 2] = ["network", "quantized"];
+
+/// Packs a model to `m.glow` in `folder`, in bytes; the report.
+fn pack(folder: &TempDir, model: &str, args: &[&str]) -> Result<Value> {
+    let (onnx, calibration) = (data(&format!("{model}.onnx")), data("network.calibration.npz"));
     let output = folder.path().join("m.glow").display().to_string();
-    let base = ["pack", &onnx, "-o", &output, "--json", "--compute", "int8", "--calibrate", &calibration];
-    glowplug_json(&[&base, args].concat())
+    let base = ["pack", &onnx, "-o", &output, "--json", "--compute", "int8"];
+    let calibrate: &[&str] = if model == "network" { &["--calibrate", &calibration] } else { &[] };
+    glowplug_json(&[&base, calibrate, args].concat())
 }
 
-/// The tensors of the golden that belong to `part`: `in` or `out`.
-fn golden(part: &str) -> Result<Vec<NamedTensor>> {
-    golden_part(Path::new(&data("network.npz")), part)
+/// The tensors of a model's golden that belong to `part`: `in` or `out`.
+fn golden(model: &str, part: &str) -> Result<Vec<NamedTensor>> {
+    golden_part(Path::new(&data(&format!("{model}.npz"))), part)
 }
 
 #[test]
 fn a_network_in_bytes_answers_as_whole_numbers_do() -> Result<()> {
+    for model in MODELS {
+        answers_as_whole_numbers_do(model).context(model)?;
+    }
+    Ok(())
+}
+
+fn answers_as_whole_numbers_do(model: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (input, output) = (path("in.npz"), path("out.npz"));
-    npz::write(Path::new(&input), &golden("in")?)?;
-    let report = pack(&folder, &[])?;
+    npz::write(Path::new(&input), &golden(model, "in")?)?;
+    let report = pack(&folder, model, &[])?;
     let operators = &report["operators"];
     for (name, count) in [
         ("QuantizeImage", 1),
@@ -51,8 +62,32 @@ fn a_network_in_bytes_answers_as_whole_numbers_do() -> Result<()> {
     }
     ensure!(report["int8"]["share"] == 1.0 && report["int8"]["kept"] == 0, "{}", report["int8"]);
     glowplug_ok(&["run", &path("m.glow"), "--input", &input, "--output", &output])?;
-    assert_close(&npz::read(Path::new(&output))?, &golden("out")?, TOLERANCE)?;
+    assert_close(&npz::read(Path::new(&output))?, &golden(model, "out")?, TOLERANCE)?;
     glowplug_ok(&["verify", &path("m.glow")]).map(drop)
+}
+
+#[test]
+fn ranges_are_measured_or_come_with_the_model() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let output = folder.path().join("m.glow").display().to_string();
+    let e = glowplug_fails(2, &["pack", &data("network.onnx"), "-o", &output, "--compute", "int8"])?;
+    ensure!(e.contains("(--calibrate), or a model whose activations came quantized"), "{e}");
+    // What is measured on other data than the ranges of the file: another pack.
+    let of_file = pack(&folder, "quantized", &[])?;
+    let measured = pack(&folder, "quantized", &["--calibrate", &data("network.calibration.npz")])?;
+    ensure!(measured["int8"]["share"] == 1.0 && measured["digest"] != of_file["digest"], "{measured}");
+    // A contract needs no data but those that it is measured on.
+    let evaluation = folder.path().join("evaluation.npz");
+    npz::write(&evaluation, &[NamedTensor { name: "x".to_owned(), tensor: images(12, 5)? }])?;
+    let evaluation = evaluation.display().to_string();
+    let bound = ["--eval", &evaluation, "--metric", "max-abs:conv_13"];
+    let drop = pack(&folder, "quantized", &bound)?["compression"]["accuracy"]["drop"].clone();
+    let drop = drop.as_f64().context("no drop")? / 2.0;
+    let some = pack(&folder, "quantized", &[&bound[..], &["--max-drop", &drop.to_string()]].concat())?;
+    let share = some["int8"]["share"].as_f64().context("no share")?;
+    ensure!(share > 0.0 && share < 1.0, "{}", some["int8"]);
+    ensure!(some["compression"]["accuracy"]["drop"].as_f64() <= Some(drop), "{}", some["compression"]);
+    Ok(())
 }
 
 /// Noise, another one for each seed.
@@ -74,7 +109,7 @@ fn as_much_is_done_in_bytes_as_the_contract_allows() -> Result<()> {
     npz::write(Path::new(&evaluation), &[named])?;
     let measured = ["--eval", &evaluation, "--metric", "max-abs:conv_13"];
     let number = |value: &Value| value.as_f64().with_context(|| format!("{value} is no number"));
-    let pack = |args: &[&str]| pack(&folder, &[&measured[..], args].concat());
+    let pack = |args: &[&str]| pack(&folder, "network", &[&measured[..], args].concat());
 
     let all = pack(&[])?;
     let drop = number(&all["compression"]["accuracy"]["drop"])?;

@@ -1,8 +1,9 @@
 """A small network of convolutions in bytes, computed here in whole numbers by the formulas of docs/quantization.md.
 
-`int8/<name>.onnx` is in f32; `int8/<name>.calibration.npz` holds the samples that its ranges are taken from; `int8/<name>.npz`
-holds `in.<input>` and, as `out.<output>`, what a pack with `--compute int8` has to give. ONNX Runtime computes the f32 values that
-ranges are measured on, and nothing else. A byte that is another one anywhere shows: a step is 1/127 of a range.
+`int8/network.onnx` is in f32; `int8/network.calibration.npz` holds the samples that its ranges are taken from. `int8/quantized.onnx` is
+the same network as it comes quantized, its ranges in the file. `int8/<name>.npz` holds `in.<input>` and, as `out.<output>`, what a pack
+with `--compute int8` has to give. ONNX Runtime computes the f32 values that ranges are measured on, and nothing else. A byte that is
+another one anywhere shows: a step is 1/127 of a range.
 """
 
 import numpy as np
@@ -14,6 +15,8 @@ BINS = 2048
 MOST = 127
 SUM_LIMIT = 258
 SAMPLES = 4
+# Of the largest value: what roundings of eight and of seven bits add up to over seven layers.
+NEAR = 0.1
 F32 = np.float32
 
 
@@ -30,7 +33,12 @@ def seven_bits(values):
         return float((counts * (((high - low) / MOST) ** 2 / 12 + beyond**2)).sum())
 
     part = F32(min((p / 40 for p in range(4, 41)), key=lost))
-    least, most = float(min(least * part, F32(0))), float(max(most * part, F32(0)))
+    return of_range(least * part, most * part)
+
+
+def of_range(least, most):
+    """Scale and zero of what reaches from `least` to `most`."""
+    least, most = float(min(least, F32(0))), float(max(most, F32(0)))
     scale = (most - least) / MOST
     return F32(scale), int(np.rint(-least / scale))
 
@@ -139,8 +147,9 @@ class Network(Model):
         return out
 
 
-def convolution(step, images, to, shifts, given):
-    """One of the steps. `to`: scale and zero of what it gives, None for floats. `shifts`: of its input, where that was measured."""
+def convolution(step, images, to, shifts, given, limits):
+    """One of the steps. `to`: scale and zero of what it gives, None for floats. `shifts`: of its input, where that was measured.
+    `limits`: what the file holds it to."""
     _, _, x, w, b, (kernel, strides, pads), depthwise, then, add = step
     x, count = images[x], len(w)
     groups = tap_groups(w[0].size) if depthwise else window_groups(w.shape[1], kernel, given)
@@ -166,28 +175,30 @@ def convolution(step, images, to, shifts, given):
     outer = (1.0, 0.0) if to is None else (1 / float(to[0]), float(to[1]))
     if then == "HardSwish":
         y = y * np.clip(y * F32(1 / 6) + F32(0.5), F32(0), F32(1)) * F32(outer[0]) + F32(outer[1])
-    low = {"Relu": 0.0, "Relu6": 0.0}.get(then, -np.inf) * outer[0] + outer[1]
-    high = (6.0 if then == "Relu6" else np.inf) * outer[0] + outer[1]
+    low = max({"Relu": 0.0, "Relu6": 0.0}.get(then, -np.inf), limits[0]) * outer[0] + outer[1]
+    high = min(6.0 if then == "Relu6" else np.inf, limits[1]) * outer[0] + outer[1]
     if to is None:
         return np.clip(y, F32(low), F32(high))
     y = np.clip(y, F32(max(low, 0)), F32(min(high, MOST)))
     return Bytes(np.rint(y), *to)
 
 
-def answer(network, ranges, shifts, image, outputs, floats_only):
+def answer(steps, ranges, image, outputs, floats_only, shifts=None, limits=None):
     """The outputs, in whole numbers until they are given."""
-    pools = [step[1] for step in network.steps if step[0] == "pool"]
-    images = {"x": quantize(image, *ranges["x"])}
+    pools = [step[1] for step in steps if step[0] == "pool"]
+    limits, shifts = limits or {}, shifts or {}
+    images = {"x": quantize(image.clip(*limits.get("x", (-np.inf, np.inf))), *ranges["x"])}
     found = {}
-    for step in network.steps:
+    for step in steps:
         kind, out, x, *_ = step
         if kind == "pool":
             kernel, strides = step[3:]
             images[out] = Bytes(windows(images[x].q, kernel, strides, (0, 0, 0, 0), 0).max(axis=1), images[x].scale, images[x].zero)
         else:
             # What was pooled has the bytes of what was not, whose range is another.
-            shift_of_x = None if x in pools else shifts[x]
-            images[out] = convolution(step, images, None if out in floats_only else ranges[out], shift_of_x, x == "x")
+            shift_of_x = None if x in pools else shifts.get(x)
+            to = None if out in floats_only else ranges[out]
+            images[out] = convolution(step, images, to, shift_of_x, x == "x", limits.get(out, (-np.inf, np.inf)))
         if out in floats_only:
             found[out] = images[out]
             continue
@@ -213,8 +224,58 @@ def network():
     return m, [g, h], [h]
 
 
+def came_quantized(m, seen):
+    """The network as a file that came quantized: each value of `seen` between a QuantizeLinear and a DequantizeLinear, from its least to
+    its largest, and filters in int8. The model, its steps with these filters, and what the file holds each value to."""
+    model, steps, scales = m.finish(), [], {}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for step in m.steps:
+        if step[0] == "conv":
+            w = step[3]
+            name = next(n.input[1] for n in m.nodes if n.op_type == "Conv" and np.array_equal(w, onnx.numpy_helper.to_array(stored[n.input[1]])))
+            scale = np.array([up_to_16_bits(abs(row).max() / F32(MOST)) for row in w])
+            q = np.rint(w / scale.reshape(-1, 1, 1, 1))
+            stored[name].CopyFrom(onnx.numpy_helper.from_array(q.astype(np.int8), f"{name}.q"))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}.scale"))
+            nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{name}.q", f"{name}.scale"], [name], name=f"{name}.real", axis=0))
+            step = (*step[:3], q.astype(F32) * scale.reshape(-1, 1, 1, 1), *step[4:])
+        steps.append(step)
+    for name, values in seen.items():
+        least, most = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+        scale = F32((most - least) / 255)
+        scales[name] = (scale, int(np.rint(-least / scale)))
+    for step in m.steps:
+        # A pool gives what it was given.
+        if step[0] == "pool":
+            scales[step[1]] = scales[step[2]]
+
+    def pair(x, y):
+        scale, zero = scales["x" if x == "x" else y]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{y}.scale"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(zero), f"{y}.zero"))
+        params = [f"{y}.scale", f"{y}.zero"]
+        nodes.append(onnx.helper.make_node("QuantizeLinear", [x, *params], [f"{y}.q"], name=f"{y}.quantize"))
+        nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{y}.q", *params], [y], name=f"{y}.dequantize"))
+
+    pair("x", "x.real")
+    for node in model.graph.node:
+        node.input[:] = ["x.real" if name == "x" else name for name in node.input]
+        nodes.append(node)
+        (y,) = node.output
+        if y in scales:
+            node.output[0] = f"{y}.float"
+            pair(node.output[0], y)
+    graph = onnx.helper.make_graph(nodes, "quantized", model.graph.input, model.graph.output, model.graph.initializer)
+    del model.graph.node[:]
+    model.graph.CopyFrom(graph)
+    onnx.checker.check_model(model)
+    limits = {name: tuple(F32((q - zero) * float(scale)) for q in (0, 255)) for name, (scale, zero) in scales.items()}
+    return model, steps, limits
+
+
 def int8(files, run):
-    """Writes the model, its calibration and its answer; `run` is ONNX Runtime on the bytes of a model."""
+    """Writes the models, the calibration and the answers; `run` is ONNX Runtime on the bytes of a model."""
     m, outputs, floats_only = network()
     model = m.finish()
     plain = model.SerializeToString()
@@ -229,7 +290,17 @@ def int8(files, run):
     ranges = {name: seven_bits(value) for name, value in seen.items()}
     shifts = {name: shift(value, *ranges[name]) for name, value in seen.items()}
     assert all(ranges[step[1]] != ranges[step[2]] for step in m.steps if step[0] == "pool")
-    found = answer(m, ranges, shifts, m.feeds["x"][0], outputs, floats_only)
+    image = m.feeds["x"]
+    found = answer(m.steps, ranges, image[0], outputs, floats_only, shifts=shifts)
     files.data("int8/network.onnx", plain)
     files.arrays("int8/network.calibration.npz", {"x": calibration})
-    files.arrays("int8/network.npz", {"in.x": m.feeds["x"]} | found)
+    files.arrays("int8/network.npz", {"in.x": image} | found)
+    model, steps, limits = came_quantized(m, seen)
+    ranges = {name: of_range(*both) for name, both in limits.items()}
+    found = answer(steps, ranges, image[0], outputs, floats_only, limits=limits)
+    # Eight bits and seven of the same ranges are the same network.
+    for name, rounded in run(model.SerializeToString(), m.feeds).items():
+        away = np.abs(rounded - found[f"out.{name}"]).max() / np.abs(rounded).max()
+        assert away <= NEAR, (name, away)
+    files.data("int8/quantized.onnx", model.SerializeToString())
+    files.arrays("int8/quantized.npz", {"in.x": image} | found)

@@ -51,8 +51,8 @@ pub(crate) struct PackArgs {
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
-    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows; with --max-drop,
-    /// as many of them in int8 as keep it.
+    /// What convolutions are computed in: f32, or int8 with the ranges of activations that --calibrate shows, or that a model
+    /// which came quantized has; with --max-drop, as many of them in int8 as keep it.
     #[arg(long, value_name = "ARITHMETIC", default_value_t = Compute::F32, env = "GLOWPLUG_COMPUTE")]
     compute: Compute,
     #[command(flatten)]

@@ -14,6 +14,7 @@ mod one_axis;
 
 use crate::planned::Planned;
 use conv::Convolution;
+pub(crate) use conv::{f32_constant, scalar};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp};
 use std::collections::HashMap;
 use tract_core::internal::*;

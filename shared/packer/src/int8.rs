@@ -19,7 +19,7 @@ use crate::planned::{NOT_YET, Planned};
 pub(crate) use gain::{Convolution, convolutions, worthwhile};
 use glowplug_pack::int8::{FEW, MOST, Runs, pixel};
 use glowplug_pack::plan::{CHANNEL_BLOCK, Op as PlanOp, Window};
-pub(crate) use ranges::{Ranges, observe};
+pub(crate) use ranges::{Ranges, limits, observe};
 pub(crate) use rounded::RoundedFilters;
 use std::collections::{HashMap, HashSet};
 use std::fmt;

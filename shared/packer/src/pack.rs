@@ -72,7 +72,8 @@ pub struct PackOptions<'a> {
     pub contract: Contract<'a>,
     /// Whether chunks are entropy-coded where that makes them shorter; with [`Weights::Auto`] they are.
     pub entropy: bool,
-    /// What convolutions are computed in. Int8 needs calibration, which tells the ranges of activations.
+    /// What convolutions are computed in. Int8 needs calibration, which tells the ranges of activations, or a model that came
+    /// with them.
     pub compute: Compute,
     /// Brings the files that the manifest names.
     pub read_asset: &'a mut dyn FnMut(&str) -> std::io::Result<Vec<u8>>,

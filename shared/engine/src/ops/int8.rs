@@ -5,7 +5,7 @@ use crate::kernels::int8::conv::Conv;
 use crate::kernels::int8::depthwise::Depthwise;
 use crate::kernels::int8::planes::{Dequantize, Floats, Quantize, max_pool};
 use crate::kernels::int8::slide::Slide;
-use crate::kernels::int8::{Output, Residual, Tail, vectors};
+use crate::kernels::int8::{Code, Output, Residual, Tail, vectors};
 use crate::laid_out::LaidOut;
 use crate::ops::window::axes;
 use glowplug_pack::int8::{MOST, Runs};
@@ -71,7 +71,7 @@ impl EvalOp for Int8Conv {
             input: x.try_as_plain_ram()?.as_slice::<u8>()?,
             weights: self.weights.get()?,
             tail: tail(self.tail, multiplier, bias, residual)?,
-            vectors: vectors(),
+            code: Code::best(),
         };
         let floats = self.shape.len() == 5;
         // SAFETY: bytes and floats have no bit pattern that is none of theirs, and the kernel writes all of them: its

@@ -157,12 +157,12 @@ fn swapped(rank: usize, a: usize, b: usize) -> Vec<usize> {
     axes
 }
 
-pub(super) fn f32_constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
+pub(crate) fn f32_constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
     let constant = model.outlet_fact(outlet).ok()?.konst.clone()?;
     (constant.datum_type() == DatumType::F32 && constant.is_plain()).then_some(constant)
 }
 
-pub(super) fn scalar(tensor: &Tensor) -> Option<f32> {
+pub(crate) fn scalar(tensor: &Tensor) -> Option<f32> {
     tensor.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?.first().copied()
 }
 

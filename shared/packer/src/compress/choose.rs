@@ -212,11 +212,20 @@ impl<'o> Writer<'_, 'o> {
         if self.options.compute == Compute::F32 {
             return Ok(());
         }
-        let data = data
-            .ok_or_else(|| bad("compute int8 needs calibration data (--calibrate)"))?
-            .spread(RANGE_SAMPLES);
+        let model = &self.decluttered[0];
+        let Some(data) = data else {
+            if self.came_quantized.activations == 0 {
+                let text = "compute int8 needs calibration data (--calibrate), or a model whose activations came quantized";
+                return Err(bad(text));
+            }
+            let ranges =
+                guard("quantize", || int8::limits(model).map_err(|e| PackerError::model("quantize", &e)))?;
+            (self.ranges, self.int8) = (Some(ranges), Some(Int8Report::default()));
+            return Ok(());
+        };
+        let data = data.spread(RANGE_SAMPLES);
         let feed = data.feed(self.ports())?;
-        let (model, runs) = (&self.decluttered[0], feed.runs());
+        let runs = feed.runs();
         let progress = &mut *self.options.progress;
         let mut told = |run: usize| progress(Stage::Quantize, &format!("ranges, run {} of {runs}", run + 1));
         let ranges = guard("calibrate", || {

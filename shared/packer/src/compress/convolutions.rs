@@ -101,7 +101,9 @@ impl Writer<'_, '_> {
     ) -> Result<(), PackerError> {
         let (Some(ranges), Some(mut report)) = (self.ranges.take(), self.int8.take()) else { return Ok(()) };
         let max_drop = self.options.contract.accuracy.as_ref().and_then(|a| a.max_drop);
-        let data = self.options.calibration.map(|data| data.spread(SENSITIVITY_SAMPLES));
+        // Ranges may have come with the model, and no data to calibrate with.
+        let evaluation = || self.options.contract.accuracy.as_ref().map(|a| a.data);
+        let data = self.options.calibration.or_else(evaluation).map(|data| data.spread(SENSITIVITY_SAMPLES));
         let all = self.split(quantizer, &ranges)?;
         let (chosen, sensitivities) = match (judge, max_drop, data) {
             (Some(judge), Some(_), Some(data)) => {

@@ -1,10 +1,15 @@
-//! The ranges of activations: what seven bits round best, found on calibration data.
+//! The ranges of activations: what seven bits round best, found on calibration data, or what a model that came quantized holds
+//! them to.
 
 use super::{Convolution, Scale};
+use crate::blocked::{f32_constant, scalar};
+use crate::encode::ops::binary_op;
 use crate::evaluate::Feed;
 use glowplug_pack::int8::MOST;
+use glowplug_pack::plan::BinaryOp;
 use std::collections::{HashMap, HashSet};
 use tract_core::internal::*;
+use tract_core::ops::binary::TypedBinOp;
 
 /// Ranges of activations: what decides which convolutions are done in bytes, and how.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +109,32 @@ pub(crate) fn observe(
         by_node: names.into_iter().zip(ranges).collect(),
         ..Ranges::default()
     })
+}
+
+/// The ranges that `model`, simplified, holds values to by constants, as one does that came quantized. What rounding adds to
+/// each channel is not known.
+pub(crate) fn limits(model: &TypedModel) -> TractResult<Ranges> {
+    let constant = |outlet| f32_constant(model, outlet).filter(|c| c.len() == 1).and_then(|c| scalar(&c));
+    let mut held: HashMap<OutletId, (f32, f32)> = HashMap::new();
+    let mut ranges = Ranges::default();
+    for id in model.eval_order()? {
+        let node = model.node(id);
+        let Some(TypedBinOp(op, None)) = node.op_as::<TypedBinOp>() else { continue };
+        let (Ok(op), &[a, b]) = (binary_op(&**op), node.inputs.as_slice()) else { continue };
+        let sides = constant(b).map(|value| (a, value)).or_else(|| Some((b, constant(a)?)));
+        let Some((x, value)) = sides.filter(|(_, value)| value.is_finite()) else { continue };
+        let (least, most) = held.get(&x).copied().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let range = match op {
+            BinaryOp::Max => (least.max(value), most.max(value)),
+            BinaryOp::Min => (least.min(value), most.min(value)),
+            _ => continue,
+        };
+        held.insert(id.into(), range);
+        if range.0.is_finite() && range.1.is_finite() {
+            ranges.by_node.insert(node.name.clone(), range);
+        }
+    }
+    Ok(ranges)
 }
 
 /// What rounding and cutting off add to each channel of a value.

@@ -3,7 +3,7 @@
 use super::layout::STEP;
 use super::slide::{Scratch, Slide};
 use super::tail::byte;
-use super::{Out, Output, Tail};
+use super::{Code, Out, Output, Tail};
 use crate::share::{for_each, threads};
 use glowplug_pack::int8::{OCTET, Runs};
 use glowplug_pack::plan::{CHANNEL_BLOCK, FILTER_PANEL};
@@ -31,8 +31,8 @@ pub(crate) struct Conv<'a> {
     /// Laid out panel by panel.
     pub(crate) weights: &'a [i8],
     pub(crate) tail: Tail<'a>,
-    /// Whether this CPU's vectors are used.
-    pub(crate) vectors: bool,
+    /// One that this CPU has.
+    pub(crate) code: Code,
 }
 
 /// A piece of work: some rows of output of one image, for some of the panels.
@@ -121,7 +121,7 @@ impl Conv<'_> {
                 image: piece.image,
                 plane: slide.outputs(),
             };
-            tile.all(places, first, self.vectors);
+            tile.all(places, first, self.code);
         }
     }
 }
@@ -149,19 +149,19 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     /// The outputs whose windows begin at `places`, the first of which is number `first` of all images'.
-    fn all(&self, places: &[usize], first: usize, vectors: bool) {
+    fn all(&self, places: &[usize], first: usize, code: Code) {
         #[cfg(target_arch = "x86_64")]
-        if vectors {
-            // SAFETY: `vectors` is what this CPU was found to have. `Conv::run` checked all sizes: every run of a window
+        if code != Code::Plain {
+            // SAFETY: `code` is what this CPU was found to have. `Conv::run` checked all sizes: every run of a window
             // lies in `input`, octets included, since rows are copied with one more behind them and those that are
             // read in place are whole octets; the weights are a panel; the outputs lie in the output.
             #[allow(unsafe_code, reason = "kernels are chosen by what the CPU has")]
             unsafe {
-                avx2::all(self, places, first);
+                avx2::all(self, places, first, code);
             }
             return;
         }
-        let _ = vectors;
+        let _ = code;
         for (i, place) in places.iter().enumerate() {
             self.plain(*place, first + i);
         }
@@ -217,23 +217,44 @@ impl Tile<'_> {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::super::tail::avx2::{Common, Constants, bytes, common, eights, value};
-    use super::{FILTER_PANEL, OCTET, Out, STEP, TILE, Tile};
+    use super::{Code, FILTER_PANEL, OCTET, Out, STEP, TILE, Tile};
     use glowplug_pack::plan::Int8Function;
+    use std::arch::asm;
     use std::arch::x86_64::*;
 
+    /// What adds four products: `vpmaddubsw` and two additions, or `vpdpbusd` as AVX-VNNI or as AVX-512 encodes it.
+    const PAIRS: u8 = 0;
+    const VEX: u8 = 1;
+    const EVEX: u8 = 2;
+
     /// # Safety
-    /// The CPU has AVX2. From each place on, `input` reaches over all octets of all runs; `weights` are those of a panel;
-    /// the outputs lie in the output and are this call's.
+    /// The CPU has AVX2 and what `code` says. From each place on, `input` reaches over all octets of all runs; `weights` are
+    /// those of a panel; the outputs lie in the output and are this call's.
     #[target_feature(enable = "avx2")]
     #[allow(unsafe_code, reason = "vector instructions")]
-    pub(super) unsafe fn all(tile: &Tile<'_>, places: &[usize], first: usize) {
+    pub(super) unsafe fn all(tile: &Tile<'_>, places: &[usize], first: usize, code: Code) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match code {
+                Code::Plain | Code::Avx2 => functions::<PAIRS>(tile, places, first),
+                Code::AvxVnni => functions::<VEX>(tile, places, first),
+                Code::Avx512Vnni => functions::<EVEX>(tile, places, first),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`all`].
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    unsafe fn functions<const DOT: u8>(tile: &Tile<'_>, places: &[usize], first: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match (tile.tail.residual.is_some(), tile.tail.last.function) {
-                (false, Int8Function::Identity) => tiles::<false, false>(tile, places, first),
-                (true, Int8Function::Identity) => tiles::<true, false>(tile, places, first),
-                (false, Int8Function::HardSwish) => tiles::<false, true>(tile, places, first),
-                (true, Int8Function::HardSwish) => tiles::<true, true>(tile, places, first),
+                (false, Int8Function::Identity) => tiles::<DOT, false, false>(tile, places, first),
+                (true, Int8Function::Identity) => tiles::<DOT, true, false>(tile, places, first),
+                (false, Int8Function::HardSwish) => tiles::<DOT, false, true>(tile, places, first),
+                (true, Int8Function::HardSwish) => tiles::<DOT, true, true>(tile, places, first),
             }
         }
     }
@@ -244,7 +265,7 @@ mod avx2 {
     /// As [`all`].
     #[target_feature(enable = "avx2")]
     #[allow(unsafe_code, reason = "vector instructions")]
-    unsafe fn tiles<const RESIDUAL: bool, const SWISH: bool>(
+    unsafe fn tiles<const DOT: u8, const RESIDUAL: bool, const SWISH: bool>(
         tile: &Tile<'_>,
         places: &[usize],
         first: usize,
@@ -254,12 +275,12 @@ mod avx2 {
         // SAFETY: the caller's promise.
         unsafe {
             for (i, places) in whole.iter().enumerate() {
-                sums::<3, RESIDUAL, SWISH>(tile, constants, places, first + i * TILE);
+                sums::<DOT, 3, RESIDUAL, SWISH>(tile, constants, places, first + i * TILE);
             }
             let first = first + whole.len() * TILE;
             match *rest {
-                [a, b] => sums::<2, RESIDUAL, SWISH>(tile, constants, &[a, b], first),
-                [a] => sums::<1, RESIDUAL, SWISH>(tile, constants, &[a], first),
+                [a, b] => sums::<DOT, 2, RESIDUAL, SWISH>(tile, constants, &[a, b], first),
+                [a] => sums::<DOT, 1, RESIDUAL, SWISH>(tile, constants, &[a], first),
                 _ => {}
             }
         }
@@ -270,7 +291,7 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     #[inline]
     #[allow(unsafe_code, reason = "vector instructions")]
-    unsafe fn sums<const P: usize, const RESIDUAL: bool, const SWISH: bool>(
+    unsafe fn sums<const DOT: u8, const P: usize, const RESIDUAL: bool, const SWISH: bool>(
         tile: &Tile<'_>,
         (constants, common): &([Constants; 2], Common),
         places: &[usize; P],
@@ -295,6 +316,14 @@ mod avx2 {
                                 _mm256_set1_epi32(at.cast::<i32>().read_unaligned())
                             };
                             let x = quad(0);
+                            if DOT != PAIRS {
+                                let y = quad(1);
+                                for v in 0..2 {
+                                    let low = dot::<DOT>(sums[p][v], x, w[v]);
+                                    sums[p][v] = dot::<DOT>(low, y, w[2 + v]);
+                                }
+                                continue;
+                            }
                             let low = [_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(x, w[1])];
                             let x = quad(1);
                             let high = [_mm256_maddubs_epi16(x, w[2]), _mm256_maddubs_epi16(x, w[3])];
@@ -329,5 +358,37 @@ mod avx2 {
                 }
             }
         }
+    }
+
+    /// `sums` and four products of each lane: bytes of `x`, unsigned, with those of `w`, signed. As assembly, since functions that
+    /// have the instruction's feature are not made a part of those that have AVX2 alone.
+    ///
+    /// # Safety
+    /// The CPU has AVX-VNNI (`VEX`), or AVX512-VNNI and AVX512-VL (`EVEX`).
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    #[allow(unsafe_code, reason = "vector instructions")]
+    unsafe fn dot<const DOT: u8>(mut sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+        // SAFETY: the caller's promise; registers are all that is read and written.
+        unsafe {
+            if DOT == EVEX {
+                asm!(
+                    "vpdpbusd {sums}, {x}, {w}",
+                    sums = inout(ymm_reg) sums,
+                    x = in(ymm_reg) x,
+                    w = in(ymm_reg) w,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            } else {
+                asm!(
+                    "{{vex}} vpdpbusd {sums}, {x}, {w}",
+                    sums = inout(ymm_reg) sums,
+                    x = in(ymm_reg) x,
+                    w = in(ymm_reg) w,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+        }
+        sums
     }
 }

@@ -7,7 +7,8 @@
 //! *Sums.* `vpmaddubsw` adds two products in 16 bits, with saturation, and two such sums are added before they are
 //! widened: three multiplications for 64 weights, where f32 takes eight. So that no CPU saturates and all agree, weights
 //! are bounded where they are laid out: of every four that are summed up in 16 bits, the positive ones together,
-//! and the negative ones, are at most `SUM_LIMIT`, and activations are at most `MOST`.
+//! and the negative ones, are at most `SUM_LIMIT`, and activations are at most `MOST`. `vpdpbusd`, where there is one, adds four
+//! products to 32 bits, of the same operands in the same order: the sums are the same.
 //!
 //! *The tail* is f32, one rounding for each operation, never fused: `x = sum * multiplier + bias` (a value of each for
 //! each channel), `x + residual * scale`, a function, then `x` between two limits and to the nearest whole number, ties
@@ -25,6 +26,7 @@ mod tests;
 use crate::kernels::has_avx2;
 use crate::share;
 use std::cell::Cell;
+use std::sync::OnceLock;
 pub(crate) use tail::{Residual, Tail};
 
 thread_local! {
@@ -42,6 +44,48 @@ pub fn in_plain_code<R>(f: impl FnOnce() -> R) -> R {
     }
     let _before = Before(PLAIN.replace(true));
     f()
+}
+
+/// How a convolution's sums are made: in the same whole numbers, whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// One product after the other.
+    Plain,
+    /// `vpmaddubsw`.
+    Avx2,
+    /// `vpdpbusd` of AVX-VNNI, and all of AVX2.
+    AvxVnni,
+    /// The same of AVX-512.
+    Avx512Vnni,
+}
+
+impl Code {
+    /// Those that this process may use, the best one last.
+    fn usable() -> &'static [Code] {
+        static FOUND: OnceLock<Vec<Code>> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            let mut found = vec![Code::Plain];
+            #[cfg(target_arch = "x86_64")]
+            if has_avx2() {
+                use std::arch::is_x86_feature_detected as has;
+                use tract_linalg::isa::{Isa, native};
+                found.push(Code::Avx2);
+                if native().has(Isa::X86_64AvxVnni) && has!("avxvnni") {
+                    found.push(Code::AvxVnni);
+                }
+                if native().has(Isa::X86_64Avx512Vnni) && has!("avx512vnni") && has!("avx512vl") {
+                    found.push(Code::Avx512Vnni);
+                }
+            }
+            found
+        })
+    }
+
+    /// The best one, or plain code within [`in_plain_code`].
+    pub(crate) fn best() -> Code {
+        let best = Code::usable().last().copied().filter(|_| !PLAIN.get());
+        best.unwrap_or(Code::Plain)
+    }
 }
 
 /// Whether vectors are used.

@@ -11,7 +11,7 @@ use super::depthwise::Depthwise;
 use super::layout::{lay_out, lay_out_taps};
 use super::planes::{Dequantize, Floats, Quantize, max_pool};
 use super::slide::Slide;
-use super::{Output, Residual, Tail};
+use super::{Code, Output, Residual, Tail};
 use crate::kernels::has_avx2;
 use crate::ops::window::Axis;
 use glowplug_pack::int8::{FEW, MOST, Runs, fits, pixel, tap_group, taps_bytes};
@@ -138,8 +138,8 @@ fn check(random: &mut Random, slide: Slide, channels: usize, filters: usize) {
     let constants = Constants::random(random, to_pixel, outputs * to_pixel);
     let tail = constants.tail();
     let blocks = filters.div_ceil(CHANNEL_BLOCK);
-    for vectors in [false, has_avx2()] {
-        let conv = Conv { slide, runs, filters, input: &input, weights: &laid_out, tail, vectors };
+    for code in Code::usable().iter().copied() {
+        let conv = Conv { slide, runs, filters, input: &input, weights: &laid_out, tail, code };
         let mut bytes = vec![0xeeu8; outputs * to_pixel + 5];
         let mut floats = vec![-99.0f32; outputs * blocks * CHANNEL_BLOCK + 5];
         conv.run(Output::Bytes(&mut bytes)).unwrap();
@@ -162,12 +162,12 @@ fn check(random: &mut Random, slide: Slide, channels: usize, filters: usize) {
                 assert_eq!(
                     bytes[place],
                     wanted.round_ties_even() as u8,
-                    "{slide:?} {runs:?} {vectors} {place}"
+                    "{slide:?} {runs:?} {code:?} {place}"
                 );
                 let plane =
                     (image * blocks + filter / CHANNEL_BLOCK) * slide.outputs() + at % slide.outputs();
                 let found = floats[plane * CHANNEL_BLOCK + filter % CHANNEL_BLOCK];
-                assert_eq!(found.to_bits(), wanted.to_bits(), "{slide:?} {runs:?} {vectors} {place}");
+                assert_eq!(found.to_bits(), wanted.to_bits(), "{slide:?} {runs:?} {code:?} {place}");
             }
         }
     }
@@ -289,7 +289,7 @@ fn operands_of_other_sizes_are_refused() {
     let last = Int8Tail { function: Int8Function::Identity, scale: 1.0, zero: 0.0, low: 0.0, high: 127.0 };
     let tail = Tail { multiplier: &floats, bias: &floats, residual: None, last };
     let run = |input: &[u8], weights: &[i8], tail: Tail<'_>, slide: Slide, len: usize| {
-        let conv = Conv { slide, runs, filters: 20, input, weights, tail, vectors: has_avx2() };
+        let conv = Conv { slide, runs, filters: 20, input, weights, tail, code: Code::best() };
         conv.run(Output::Bytes(&mut vec![0; len]))
     };
     run(&input, &weights, tail, slide, 512).unwrap();
