@@ -32,12 +32,7 @@ pub enum Threads {
 
 /// A predictor over the configured store, with nothing loaded yet.
 pub fn open_predictor(config: &Config, threads: Threads) -> Result<Predictor, BoxError> {
-    let options = FetchOptions {
-        first_bytes: config.fetch.part_bytes,
-        part_bytes: config.fetch.part_bytes,
-        parallel: config.fetch.connections,
-        ..FetchOptions::default()
-    };
+    let options = FetchOptions::of_parts(config.fetch.part_bytes, config.fetch.connections);
     let mut store = PackStore::new(objects(config, &config.store)?).with_options(options);
     if let Some(cache) = &config.cache {
         let cache = PackCache::new(&cache.dir, cache.max_bytes);

@@ -114,6 +114,7 @@ async fn models(cloud: &LocalCloud) -> PackStore {
     let retry =
         Retry { tries: 3, first_wait: Duration::from_millis(1), longest_wait: Duration::from_millis(5) };
     PackStore::new(objects).with_options(FetchOptions {
+        first_bytes: 2 << 20,
         part_bytes: 600_000,
         parallel: 2,
         retry,

@@ -31,17 +31,26 @@ pub struct FetchOptions {
     pub retry: Retry,
 }
 
-impl Default for FetchOptions {
-    /// What docs/adr/0008 measured to be best on links of 50 to 300 MB/s.
-    fn default() -> FetchOptions {
+impl FetchOptions {
+    /// Requests of `part_bytes`, so many at once. The first, which has the link to itself until the others' first bytes come, is half as
+    /// long again.
+    #[must_use]
+    pub fn of_parts(part_bytes: u64, parallel: usize) -> FetchOptions {
         FetchOptions {
-            first_bytes: 2 << 20,
-            part_bytes: 2 << 20,
-            parallel: 4,
+            first_bytes: part_bytes / 2 * 3,
+            part_bytes,
+            parallel,
             stall_timeout: Duration::from_secs(2),
             attempt_timeout: Duration::from_secs(15),
             retry: Retry::default(),
         }
+    }
+}
+
+impl Default for FetchOptions {
+    /// What docs/adr/0008 measured to be best on links of 50 to 300 MB/s.
+    fn default() -> FetchOptions {
+        FetchOptions::of_parts(2 << 20, 4)
     }
 }
 

@@ -100,12 +100,7 @@ async fn measure(args: &[String]) -> Result<()> {
         for (i, path) in packs.iter().enumerate() {
             for &part in &parts {
                 for &connections in &connections {
-                    let fetch = FetchOptions {
-                        first_bytes: part << 10,
-                        part_bytes: part << 10,
-                        parallel: usize::try_from(connections)?,
-                        ..FetchOptions::default()
-                    };
+                    let fetch = FetchOptions::of_parts(part << 10, usize::try_from(connections)?);
                     let case = Case { url: &server.1, name: format!("m{i}"), path, rate, fetch };
                     case.measure(samples).await?;
                 }
