@@ -25,6 +25,7 @@ use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 pub(crate) use open::OpenAxis;
 use ports::ports;
 pub(crate) use ports::{Port, open_where_they_differ, output_ports};
+pub(crate) use quantized::Found;
 pub use quantized::Quantized;
 
 /// A model that tract understands, every shape known.
@@ -54,7 +55,7 @@ pub(crate) struct Source {
     /// Recurrent nodes that run from last to first.
     backward: Vec<String>,
     /// What of it came quantized.
-    pub(crate) quantized: Quantized,
+    pub(crate) quantized: Found,
 }
 
 impl Source {
@@ -74,7 +75,7 @@ impl Source {
 
     #[cfg(test)]
     pub(crate) fn of(proto: pb::ModelProto) -> Source {
-        Source { proto, backward: Vec::new(), quantized: Quantized::default() }
+        Source { proto, backward: Vec::new(), quantized: Found::default() }
     }
 
     pub(crate) fn graph(&self) -> Result<&pb::GraphProto, PackerError> {

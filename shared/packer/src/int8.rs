@@ -1,6 +1,6 @@
 //! Convolutions in bytes, where the ranges of what flows between them are known.
 //!
-//! A pass over the graph in blocks (`crate::blocked`): each convolution whose input's and output's ranges were measured,
+//! A pass over the graph in blocks (`crate::blocked`): each convolution whose input's and output's ranges are known,
 //! and that is followed by nothing but what its kernel can do, becomes one of u8 activations and i8 weights. Between two of them values
 //! stay bytes; at the borders images are quantized and dequantized. Whatever the pass does not know stays f32.
 //!
@@ -169,7 +169,7 @@ impl<'a> Pass<'a> {
         Pass { from, names, ranges, to: TypedModel::default(), values: HashMap::new() }
     }
 
-    /// The range of a value of the graph in blocks, if it was measured. What only moves values has that of its input.
+    /// The range of a value of the graph in blocks, if it is known. What only moves values has that of its input.
     fn scale(&self, mut outlet: OutletId) -> Option<Scale> {
         loop {
             let node = self.from.node(outlet.node);
@@ -212,7 +212,10 @@ impl<'a> Pass<'a> {
         };
         let Some((_, kernel)) = &planned.weight else { return Ok(None) };
         let scales = self.scale(node.inputs[0]).zip(self.scale(node.id.into()));
-        let (Some(_), Some(steps)) = (scales, Steps::of(self.from, node, steps)?) else { return Ok(None) };
+        let (Some(_), Some(steps)) = (scales, Steps::of(self.from, node, steps, &self.ranges.of_file)?)
+        else {
+            return Ok(None);
+        };
         let residual = steps.residual.is_none_or(|(outlet, _)| !depthwise && self.scale(outlet).is_some());
         let channels = if depthwise { 1 } else { kernel.shape()[1] };
         let input = self.from.outlet_fact(node.inputs[0])?.shape.as_concrete().map(<[usize]>::len);

@@ -4,7 +4,7 @@ use crate::compress::{self, CompressionReport, Contract, Int8Report};
 use crate::error::{ErrorKind, PackerError, guard};
 use crate::evaluate::Dataset;
 use crate::graphs::{PlannedModel, Way};
-use crate::import::{Imported, Port, Quantized, Source, open_where_they_differ, output_ports};
+use crate::import::{Found, Imported, Port, Source, open_where_they_differ, output_ports};
 use crate::int8::{Compute, Ranges, RoundedFilters};
 use crate::manifest::{Parsed, manifest};
 use crate::merge::{self, Known};
@@ -120,7 +120,7 @@ pub fn pack(onnx_bytes: &[u8], options: &mut PackOptions<'_>) -> Result<Packed, 
     let Some(first) = imported.first() else { return Err(no_shapes()) };
     (options.progress)(Stage::Simplify, "");
     let decluttered = imported.iter().map(|i| simplify(&i.typed)).collect::<Result<Vec<_>, _>>()?;
-    let quantized = source.quantized;
+    let quantized = source.quantized.clone();
     drop(source);
     let mut file = Writer::new(&imported, &decluttered, parsed, onnx_bytes, options);
     file.came_quantized = quantized;
@@ -215,7 +215,7 @@ pub(crate) struct Writer<'a, 'o> {
     /// Where channels were removed.
     pub(crate) unpruned: Option<Unpruned>,
     /// What was quantized in the file.
-    pub(crate) came_quantized: Quantized,
+    pub(crate) came_quantized: Found,
 }
 
 /// A file, and what was found while it was written.
@@ -249,7 +249,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             int8,
             ranges,
             unpruned: None,
-            came_quantized: Quantized::default(),
+            came_quantized: Found::default(),
         }
     }
 
@@ -416,7 +416,7 @@ impl<'a, 'o> Writer<'a, 'o> {
         provenance.options.insert("seed".to_owned(), self.options.seed.to_string());
         provenance.options.insert("weights".to_owned(), self.options.weights.to_string());
         provenance.options.extend(self.compression.iter().flat_map(CompressionReport::told));
-        provenance.options.extend(self.came_quantized.told());
+        provenance.options.extend(self.came_quantized.quantized.told());
         if self.options.entropy {
             provenance.options.insert("entropy".to_owned(), "true".to_owned());
         }

@@ -130,7 +130,7 @@ pub(crate) fn report(
         onnx_bytes,
         pack_bytes: bytes.len(),
         weights: weights.clone(),
-        quantized: Some(file.came_quantized).filter(|found| *found != Quantized::default()),
+        quantized: Some(file.came_quantized.quantized).filter(|found| *found != Quantized::default()),
         compression: file.compression.clone(),
         entropy: file.options.entropy.then(|| EntropyReport::of(bytes)).transpose()?,
         max_relative_error,

@@ -86,13 +86,16 @@ pub(crate) fn open(
     let (map, file) = (mapped.map.clone(), Region::complete(mapped));
     let pack = Pack::of_file(&file).map_err(|e| of_pack(key, &e))?;
     admit(pack.header())?;
+    let blobs = pack.header().section(SectionKind::Blobs);
     if !pack.header().is_coded() {
-        expect(map, pack.header());
+        if let Some(blobs) = blobs {
+            expect(map, blobs.range());
+        }
         return Ok((pack, Arc::new(file)));
     }
     let decoding = || Region::decoding(anonymous(pack.memory_len()?)?, file, pack.chunks().to_vec());
     let region = Arc::new(decoding().map_err(|e| of_pack(key, &e))?);
-    if let Some(blobs) = pack.header().section(SectionKind::Blobs) {
+    if let Some(blobs) = blobs {
         decode(&region, blobs.chunks.clone());
     }
     Ok((pack, region))
@@ -117,25 +120,10 @@ pub(crate) fn open_memory(
         Ok(pack)
     };
     let pack = read().map_err(|e| of_pack(key, &e))?;
-    expect(map, pack.header());
+    if let Some(blobs) = pack.header().section(SectionKind::Blobs) {
+        expect(map, blobs.range());
+    }
     Ok((pack, region))
-}
-
-/// Tells the system what a first run reads of a mapped pack: all blobs, and a few rows of the tables.
-fn expect(map: Arc<Mmap>, header: &Header) {
-    let range = |kind| {
-        let range = header.section(kind)?.range();
-        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
-        Some(start..end.min(map.len()))
-    };
-    // Where the file is in memory in huge pages, a row would bring in 2 MB. Only advice.
-    #[cfg(target_os = "linux")]
-    if let Some(tables) = range(SectionKind::Embeddings) {
-        let _ = map.advise_range(memmap2::Advice::NoHugePage, tables.start, tables.len());
-    }
-    if let Some(blobs) = range(SectionKind::Blobs) {
-        bring(map, blobs);
-    }
 }
 
 /// Bytes from which on another thread may bring pages in, and how many it does at a time: no single step holds up
@@ -144,18 +132,19 @@ const STEP: usize = 1 << 20;
 
 /// Brings the file's pages `range` into this process on a thread of its own, in order, since a first run reads them
 /// all and each would be a fault. Only where there is a processor for it: it is the same work in another place.
-fn bring(map: Arc<Mmap>, range: Range<usize>) {
-    if range.len() < STEP || !has_processor_for_it() {
+fn expect(map: Arc<Mmap>, range: Range<u64>) {
+    let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else { return };
+    if end - start < STEP || !has_processor_for_it() {
         return;
     }
     let bring = move || {
-        for at in range.clone().step_by(STEP) {
+        for at in (start..end.min(map.len())).step_by(STEP) {
             // Only advice: where it is not taken, pages come one by one.
             #[cfg(target_os = "linux")]
             let advice = memmap2::Advice::PopulateRead;
             #[cfg(not(target_os = "linux"))]
             let advice = memmap2::Advice::WillNeed;
-            if map.advise_range(advice, at, STEP.min(range.end - at)).is_err() {
+            if map.advise_range(advice, at, STEP.min(end - at)).is_err() {
                 return;
             }
         }

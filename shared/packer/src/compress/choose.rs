@@ -193,7 +193,7 @@ impl<'o> Writer<'_, 'o> {
         moments: &HashMap<String, Moments>,
     ) -> Result<Quantizer, PackerError> {
         let quantizer = Quantizer::new(candidates, roundings, moments)?;
-        Ok(if self.came_quantized.weights_int8 > 0 { quantizer.with_int8() } else { quantizer })
+        Ok(if self.came_quantized.quantized.weights_int8 > 0 { quantizer.with_int8() } else { quantizer })
     }
 
     /// Tells the accuracy of the pack in `bytes`, whose tuned plans are final. Errors: it cannot be run on the data.
@@ -212,15 +212,16 @@ impl<'o> Writer<'_, 'o> {
         if self.options.compute == Compute::F32 {
             return Ok(());
         }
-        let model = &self.decluttered[0];
+        let (model, names) = (&self.decluttered[0], &self.came_quantized.limits);
+        let of_file =
+            guard("quantize", || int8::limits(model, names).map_err(|e| PackerError::model("quantize", &e)))?;
         let Some(data) = data else {
-            if self.came_quantized.activations == 0 {
-                let text = "compute int8 needs calibration data (--calibrate), or a model whose activations came quantized";
-                return Err(bad(text));
+            if of_file.is_empty() {
+                return Err(bad(
+                    "compute int8 needs calibration data (--calibrate), or a model whose activations came quantized by stored scales",
+                ));
             }
-            let ranges =
-                guard("quantize", || int8::limits(model).map_err(|e| PackerError::model("quantize", &e)))?;
-            (self.ranges, self.int8) = (Some(ranges), Some(Int8Report::default()));
+            (self.ranges, self.int8) = (Some(of_file), Some(Int8Report::default()));
             return Ok(());
         };
         let data = data.spread(RANGE_SAMPLES);
@@ -231,7 +232,7 @@ impl<'o> Writer<'_, 'o> {
         let ranges = guard("calibrate", || {
             int8::observe(model, &feed, &mut told).map_err(|e| PackerError::model("calibrate", &e))
         })?;
-        (self.ranges, self.int8) = (Some(ranges), Some(Int8Report::default()));
+        (self.ranges, self.int8) = (Some(ranges.beside(of_file)), Some(Int8Report::default()));
         Ok(())
     }
 

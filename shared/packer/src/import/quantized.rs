@@ -3,7 +3,7 @@
 //! | ONNX | becomes | |
 //! |---|---|---|
 //! | DequantizeLinear of stored integers, of rows of such (Gather), or of stored floats behind a QuantizeLinear | stored floats | `linear` |
-//! | QuantizeLinear | Max and Min: held to what its type reaches, and not rounded | |
+//! | QuantizeLinear | Max and Min: held to what its type reaches, and not rounded; nothing where it is so held already | |
 //! | DequantizeLinear of what was quantized by the same scale | nothing | |
 //! | DequantizeLinear of other integers, such as an input | Cast, Sub, Mul | |
 //! | integers that something else wants, such as an output | Div, Round, Add, Cast | |
@@ -57,13 +57,20 @@ impl Quantized {
     }
 }
 
+/// What was quantized, and the names of the nodes that hold values to the range of their integers, once they are imported.
+#[derive(Clone, Default)]
+pub(crate) struct Found {
+    pub(crate) quantized: Quantized,
+    pub(crate) limits: HashSet<String>,
+}
+
 /// Replaces what the table above lists in a graph of version `opset` of ONNX.
 ///
 /// Errors, with the node's name: a scale that is not a normal number above 0; scales, zero points or biases of the wrong
 /// number; an axis that the tensor does not have; an operator of integers with a scale for each index of its result.
-pub(super) fn dequantize(graph: &mut pb::GraphProto, opset: i64) -> Result<Quantized, PackerError> {
+pub(super) fn dequantize(graph: &mut pb::GraphProto, opset: i64) -> Result<Found, PackerError> {
     if !is_quantized(graph) {
-        return Ok(Quantized::default());
+        return Ok(Found::default());
     }
     plain_constants(graph);
     sort(graph);
@@ -75,22 +82,24 @@ pub(super) fn dequantize(graph: &mut pb::GraphProto, opset: i64) -> Result<Quant
         nodes: &nodes,
         makers: (0..nodes.len()).flat_map(by_output).filter(|(name, _)| !name.is_empty()).collect(),
         floats: HashMap::new(),
+        held: HashMap::new(),
         rounded: HashMap::new(),
         stored: HashMap::new(),
         names,
         opset,
         made: Vec::new(),
         new: Vec::new(),
+        limits: HashSet::new(),
         found: Quantized::default(),
     };
     for node in &nodes {
         pass.node(node)?;
     }
-    let Pass { made, new, found, .. } = pass;
+    let Pass { made, new, limits, found: quantized, .. } = pass;
     graph.initializer.extend(new);
     graph.node = made;
     drop_what_nobody_reads(graph);
-    Ok(found)
+    Ok(Found { quantized, limits })
 }
 
 /// Whether there is anything to look for.
@@ -129,6 +138,8 @@ struct Pass<'a> {
     makers: HashMap<&'a str, usize>,
     /// By the name of the quantized value.
     floats: HashMap<String, Real>,
+    /// Floats that were quantized so, and have only been moved since.
+    held: HashMap<&'a str, Params>,
     /// Stored floats that the file quantizes: weights of a network that was trained so.
     rounded: HashMap<&'a str, Stored>,
     /// Constants that were multiplied out, by the names of integers, scale and zero point.
@@ -138,6 +149,7 @@ struct Pass<'a> {
     opset: i64,
     made: Vec<pb::NodeProto>,
     new: Vec<pb::TensorProto>,
+    limits: HashSet<String>,
     found: Quantized,
 }
 
@@ -150,7 +162,10 @@ impl<'a> Pass<'a> {
             ("QuantizeLinear", _) => self.quantize_linear(node)?,
             ("DequantizeLinear", _) => self.dequantize_linear(node)?,
             ("Mul", _) => self.scaled_weight(node)? || self.dynamic(node)?,
-            (name, _) if operators::MOVES.contains(&name) => self.moved(node),
+            (name, _) if operators::MOVES.contains(&name) => {
+                self.keep_held(node);
+                self.moved(node)
+            }
             _ => false,
         };
         if !done {
@@ -218,11 +233,11 @@ impl<'a> Pass<'a> {
     }
 
     /// The floats that `q` stands for, if it was quantized so.
-    fn same(&self, q: &str, params: &Params) -> Option<String> {
+    fn same(&self, q: &str, params: &Params) -> Option<Real> {
         let real = self.floats.get(q)?;
         // Without a zero point nothing tells the type.
         let alike = real.params.scale == params.scale && real.params.zero_point == params.zero_point;
-        alike.then(|| real.name.clone())
+        alike.then(|| real.clone())
     }
 
     /// The floats that stored integers stand for as a constant: `name`, or what the same ones are called already. `of` are the names

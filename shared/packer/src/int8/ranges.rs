@@ -9,13 +9,17 @@ use glowplug_pack::int8::MOST;
 use glowplug_pack::plan::BinaryOp;
 use std::collections::{HashMap, HashSet};
 use tract_core::internal::*;
+use tract_core::ops::array::{Slice, TypedConcat};
 use tract_core::ops::binary::TypedBinOp;
+use tract_core::ops::cnn::MaxPool;
 
 /// Ranges of activations: what decides which convolutions are done in bytes, and how.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ranges {
-    /// The least and the largest value that each node of a simplified graph gives, by the node's name.
+    /// The least and the largest value that nodes of a simplified graph give, by their names, as far as they are known.
     pub(super) by_node: HashMap<String, (f32, f32)>,
+    /// What a model that came quantized holds values to.
+    pub(super) of_file: Vec<(f32, f32)>,
     /// What seven bits add to the mean of each channel of a node, by its name, where it has channels.
     pub(super) shifts: HashMap<String, Vec<f64>>,
     /// Convolutions that stay f32 though they could be done in bytes, by name.
@@ -23,6 +27,16 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
+    /// Whether none is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_node.is_empty()
+    }
+
+    /// These, of a model that came with others.
+    pub(crate) fn beside(self, of_file: Ranges) -> Ranges {
+        Ranges { of_file: of_file.of_file, ..self }
+    }
+
     /// The same ranges; in bytes are at most the convolutions that `names` has.
     pub(crate) fn only(&self, names: &[&str], all: &[Convolution]) -> Ranges {
         let kept = all.iter().map(|conv| &conv.name).filter(|name| !names.contains(&name.as_str()));
@@ -111,14 +125,26 @@ pub(crate) fn observe(
     })
 }
 
-/// The ranges that `model`, simplified, holds values to by constants, as one does that came quantized. What rounding adds to
-/// each channel is not known.
-pub(crate) fn limits(model: &TypedModel) -> TractResult<Ranges> {
+/// The ranges that the nodes `names` of `model`, simplified, hold values to: each is the second of a Max and a Min with constants, or of a
+/// Min behind a Relu. What only moves such values keeps them. What rounding adds to each channel is not known.
+pub(crate) fn limits(model: &TypedModel, names: &HashSet<String>) -> TractResult<Ranges> {
     let constant = |outlet| f32_constant(model, outlet).filter(|c| c.len() == 1).and_then(|c| scalar(&c));
+    // What constants hold values to, and which of that is a range.
     let mut held: HashMap<OutletId, (f32, f32)> = HashMap::new();
-    let mut ranges = Ranges::default();
+    let mut ranges: HashMap<OutletId, (f32, f32)> = HashMap::new();
     for id in model.eval_order()? {
         let node = model.node(id);
+        if node.op_is::<AxisOp>()
+            || node.op_is::<MaxPool>()
+            || node.op_is::<Slice>()
+            || node.op_is::<TypedConcat>()
+        {
+            let all: Option<Vec<_>> = node.inputs.iter().map(|x| ranges.get(x).copied()).collect();
+            let all = all.unwrap_or_default();
+            if let Some(range) = all.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+                ranges.insert(id.into(), range);
+            }
+        }
         let Some(TypedBinOp(op, None)) = node.op_as::<TypedBinOp>() else { continue };
         let (Ok(op), &[a, b]) = (binary_op(&**op), node.inputs.as_slice()) else { continue };
         let sides = constant(b).map(|value| (a, value)).or_else(|| Some((b, constant(a)?)));
@@ -130,11 +156,13 @@ pub(crate) fn limits(model: &TypedModel) -> TractResult<Ranges> {
             _ => continue,
         };
         held.insert(id.into(), range);
-        if range.0.is_finite() && range.1.is_finite() {
-            ranges.by_node.insert(node.name.clone(), range);
+        if names.contains(&node.name) && range.0.is_finite() && range.1.is_finite() {
+            ranges.insert(id.into(), range);
         }
     }
-    Ok(ranges)
+    let of_file = ranges.values().copied().collect();
+    let by_node = ranges.into_iter().map(|(outlet, range)| (model.node(outlet.node).name.clone(), range));
+    Ok(Ranges { by_node: by_node.collect(), of_file, ..Ranges::default() })
 }
 
 /// What rounding and cutting off add to each channel of a value.
@@ -207,7 +235,35 @@ fn best_range((least, most): (f32, f32), counts: &[u32]) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::best_range;
+    use super::*;
+
+    #[test]
+    fn ranges_are_those_of_the_named_nodes_and_of_what_moves_them() {
+        use tract_core::ops::math::{max, min};
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact([2, 3])).unwrap();
+        let mut clip = |x: OutletId, name: &str, least: f32, most: f32| {
+            let bound = |value: f32| rctensor2(&[[value]]);
+            let low = model.add_const(format!("{name}.least"), bound(least)).unwrap();
+            let high = model.add_const(format!("{name}.most"), bound(most)).unwrap();
+            let over = model.wire_node(format!("{name}.over"), max(), &[x, low]).unwrap()[0];
+            // The constant may come first.
+            model.wire_node(name, min(), &[high, over]).unwrap()[0]
+        };
+        let (a, b) = (clip(x, "a", -1.5, 4.0), clip(x, "b", -2.0, 3.0));
+        let other = clip(a, "other", -65504.0, 65504.0);
+        let moved = model.wire_node("moved", AxisOp::Add(0), &[a]).unwrap()[0];
+        let both = model.wire_node("both", TypedConcat { axis: 0 }, &[a, b]).unwrap()[0];
+        let mixed = model.wire_node("mixed", TypedConcat { axis: 0 }, &[a, other]).unwrap()[0];
+        model.select_output_outlets(&[moved, both, mixed]).unwrap();
+        let names = ["a", "b"].map(str::to_owned).into_iter().collect();
+        let found = limits(&model, &names).unwrap().by_node;
+        let mut found: Vec<_> = found.iter().map(|(name, range)| (name.as_str(), *range)).collect();
+        found.sort_by_key(|(name, _)| *name);
+        let a = (-1.5, 4.0);
+        assert_eq!(found, [("a", a), ("b", (-2.0, 3.0)), ("both", (-2.0, 4.0)), ("moved", a)]);
+        assert!(limits(&model, &HashSet::new()).unwrap().is_empty());
+    }
 
     #[test]
     fn a_range_leaves_out_what_is_rare_and_far() {

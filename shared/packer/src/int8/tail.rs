@@ -22,8 +22,13 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// The steps of `node`. `None` where their order or kind is another.
-    pub(super) fn of(model: &TypedModel, node: &TypedNode, steps: &[ConvStep]) -> TractResult<Option<Steps>> {
+    /// The steps of `node`. `None` where their order or kind is another. `ranges`: what the file holds values to.
+    pub(super) fn of(
+        model: &TypedModel,
+        node: &TypedNode,
+        steps: &[ConvStep],
+        ranges: &[(f32, f32)],
+    ) -> TractResult<Option<Steps>> {
         let bias = model.outlet_fact(node.inputs[1])?;
         let Some(channels) = bias.konst.as_ref().map(|bias| bias.len()) else { return Ok(None) };
         let mut sorted = Steps {
@@ -43,7 +48,10 @@ impl Steps {
                     Some(values) => sorted.channels(op, values.try_as_plain_ram()?.as_slice::<f32>()?),
                     None => false,
                 },
-                ConvStep::Tensor { op: BinaryOp::Add, input } => sorted.add(node.inputs[input]),
+                ConvStep::Tensor { op: BinaryOp::Add, input } => {
+                    sorted.drop_range(ranges);
+                    sorted.add(node.inputs[input])
+                }
                 ConvStep::Unary { op: UnaryOp::HardSwish } if sorted.is_linear() => {
                     sorted.function = Some(Int8Function::HardSwish);
                     true
@@ -98,6 +106,17 @@ impl Steps {
             (*f, *t) = (*f * factor, *t * factor + term);
         }
         true
+    }
+
+    /// Forgets limits that are the range of a summand's integers: they cut off what the file's calibration has not seen. Where they
+    /// begin at 0 they are a Relu.
+    fn drop_range(&mut self, ranges: &[(f32, f32)]) {
+        let are_range = ranges.iter().any(|(low, high)| {
+            (f64::from(*low), f64::from(*high)) == (self.low, self.high) && *low < 0.0 && *high > 0.0
+        });
+        if are_range && self.function.is_none() {
+            (self.low, self.high, self.limited) = (f64::NEG_INFINITY, f64::INFINITY, false);
+        }
     }
 
     fn add(&mut self, outlet: OutletId) -> bool {

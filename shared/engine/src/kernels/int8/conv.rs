@@ -298,6 +298,7 @@ mod avx2 {
         first: usize,
     ) {
         let mut sums = [[_mm256_setzero_si256(); 2]; P];
+        let mut others = sums;
         let ones = _mm256_set1_epi16(1);
         let mut weights = tile.weights.as_ptr();
         // SAFETY: the caller's promise.
@@ -308,24 +309,30 @@ mod avx2 {
                     let at: [*const u8; P] =
                         std::array::from_fn(|p| tile.input.as_ptr().add(places[p] + run));
                     for octet in 0..tile.octets {
-                        let w: [__m256i; 4] =
-                            std::array::from_fn(|i| _mm256_loadu_si256(weights.add(i * 32).cast()));
-                        for p in 0..P {
-                            let quad = |i: usize| {
-                                let at = at[p].add(octet * OCTET + i * 4);
-                                _mm256_set1_epi32(at.cast::<i32>().read_unaligned())
-                            };
-                            let x = quad(0);
-                            if DOT != PAIRS {
-                                let y = quad(1);
+                        let weights_at = |i: usize| _mm256_loadu_si256(weights.add(i * 32).cast());
+                        let quad = |p: usize, i: usize| {
+                            let at = at[p].add(octet * OCTET + i * 4);
+                            _mm256_set1_epi32(at.cast::<i32>().read_unaligned())
+                        };
+                        if DOT != PAIRS {
+                            // Sums of their own for each half of an octet: none waits for another.
+                            for (half, sums) in [&mut sums, &mut others].into_iter().enumerate() {
+                                let x: [__m256i; P] = std::array::from_fn(|p| quad(p, half));
                                 for v in 0..2 {
-                                    let low = dot::<DOT>(sums[p][v], x, w[v]);
-                                    sums[p][v] = dot::<DOT>(low, y, w[2 + v]);
+                                    let w = weights_at(half * 2 + v);
+                                    for p in 0..P {
+                                        sums[p][v] = dot::<DOT>(sums[p][v], x[p], w);
+                                    }
                                 }
-                                continue;
                             }
+                            weights = weights.add(STEP);
+                            continue;
+                        }
+                        let w: [__m256i; 4] = std::array::from_fn(weights_at);
+                        for p in 0..P {
+                            let x = quad(p, 0);
                             let low = [_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(x, w[1])];
-                            let x = quad(1);
+                            let x = quad(p, 1);
                             let high = [_mm256_maddubs_epi16(x, w[2]), _mm256_maddubs_epi16(x, w[3])];
                             for v in 0..2 {
                                 let both = _mm256_madd_epi16(_mm256_add_epi16(low[v], high[v]), ones);
@@ -336,7 +343,10 @@ mod avx2 {
                     }
                 }
             }
-            for (p, sums) in sums.into_iter().enumerate() {
+            for (p, mut sums) in sums.into_iter().enumerate() {
+                if DOT != PAIRS {
+                    sums = std::array::from_fn(|v| _mm256_add_epi32(sums[v], others[p][v]));
+                }
                 let at = first + p;
                 let place = (at * tile.panels + tile.panel) * FILTER_PANEL;
                 let residual = tile.tail.residual.filter(|_| RESIDUAL).map(|r| {

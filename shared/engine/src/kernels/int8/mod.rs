@@ -48,6 +48,7 @@ pub fn in_plain_code<R>(f: impl FnOnce() -> R) -> R {
 
 /// How a convolution's sums are made: in the same whole numbers, whichever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other CPUs have the plain one"))]
 pub(crate) enum Code {
     /// One product after the other.
     Plain,
@@ -64,6 +65,10 @@ impl Code {
     fn usable() -> &'static [Code] {
         static FOUND: OnceLock<Vec<Code>> = OnceLock::new();
         FOUND.get_or_init(|| {
+            #[cfg_attr(
+                not(target_arch = "x86_64"),
+                expect(unused_mut, reason = "other CPUs have the plain one")
+            )]
             let mut found = vec![Code::Plain];
             #[cfg(target_arch = "x86_64")]
             if has_avx2() {
@@ -73,7 +78,8 @@ impl Code {
                 if native().has(Isa::X86_64AvxVnni) && has!("avxvnni") {
                     found.push(Code::AvxVnni);
                 }
-                if native().has(Isa::X86_64Avx512Vnni) && has!("avx512vnni") && has!("avx512vl") {
+                let avx512 = native().has(Isa::X86_64Avx512f) && native().has(Isa::X86_64Avx512Vnni);
+                if avx512 && has!("avx512vnni") && has!("avx512vl") {
                     found.push(Code::Avx512Vnni);
                 }
             }
@@ -90,7 +96,7 @@ impl Code {
 
 /// Whether vectors are used.
 pub(crate) fn vectors() -> bool {
-    has_avx2() && !PLAIN.get()
+    Code::best() != Code::Plain
 }
 
 /// Where a kernel's output goes.

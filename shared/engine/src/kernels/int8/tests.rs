@@ -138,7 +138,7 @@ fn check(random: &mut Random, slide: Slide, channels: usize, filters: usize) {
     let constants = Constants::random(random, to_pixel, outputs * to_pixel);
     let tail = constants.tail();
     let blocks = filters.div_ceil(CHANNEL_BLOCK);
-    for code in Code::usable().iter().copied() {
+    for &code in Code::usable() {
         let conv = Conv { slide, runs, filters, input: &input, weights: &laid_out, tail, code };
         let mut bytes = vec![0xeeu8; outputs * to_pixel + 5];
         let mut floats = vec![-99.0f32; outputs * blocks * CHANNEL_BLOCK + 5];

@@ -1,6 +1,6 @@
 //! QuantizeLinear and DequantizeLinear.
 
-use super::{Granularity, Params, Pass, Real, names_at, operators};
+use super::{Granularity, Params, Pass, Real, names_at};
 use crate::error::PackerError;
 use crate::import::constants::{floats, tensor};
 use crate::import::nodes::{attribute, cast_to, plain};
@@ -26,11 +26,11 @@ impl<'a> Pass<'a> {
     /// scale for each index.
     pub(super) fn quantize(&mut self, node: &pb::NodeProto, x: &str, params: Params) -> Option<()> {
         let (y, (least, most)) = (node.output.first()?, params.reach()?);
-        let [low, high, over, real] =
-            ["least", "most", "over", "real"].map(|part| self.fresh(format!("{y}.{part}")));
-        if self.is_held(x, &params) {
+        let real = self.fresh(format!("{y}.real"));
+        if self.held.get(x) == Some(&params) {
             self.made.push(plain("Identity", &node.name, &[x], &real));
         } else {
+            let [low, high, over] = ["least", "most", "over"].map(|part| self.fresh(format!("{y}.{part}")));
             self.new.extend([tensor(&low, &[], &[least]), tensor(&high, &[], &[most])]);
             // Nothing is below 0 behind a Relu.
             let over = if least == 0.0 && self.maker(x, "Relu").is_some() {
@@ -39,33 +39,16 @@ impl<'a> Pass<'a> {
                 self.made.push(plain("Max", &node.name, &[x, &low], &over));
                 &over
             };
-            self.made.push(plain("Min", &node.name, &[over, &high], &real));
+            let min = plain("Min", &node.name, &[over, &high], &real);
+            // As the importer calls the only step of a Min of two.
+            self.limits.insert(format!("{}.0", min.name));
+            self.made.push(min);
         }
         let real = Real { name: real, params };
         self.integers_of(&node.name, &real, y);
         self.floats.insert(y.clone(), real);
         self.found.activations += 1;
         Some(())
-    }
-
-    /// Whether the floats `x` are held to the range of `params` already: they were quantized so, and have only been moved since.
-    fn is_held(&self, x: &str, params: &Params) -> bool {
-        /// Nodes that are looked at: exporters put one or two between a pair and the next.
-        const MOST_NODES: usize = 32;
-        let mut left = vec![x];
-        for _ in 0..MOST_NODES {
-            let Some(value) = left.pop() else { return true };
-            let Some(node) = self.makers.get(value).map(|n| &self.nodes[*n]) else { return false };
-            match node.op_type.as_str() {
-                "DequantizeLinear" if node.input.first().is_some_and(|q| self.same(q, params).is_some()) => {}
-                "Concat" => left.extend(node.input.iter().map(String::as_str)),
-                name if operators::MOVES.contains(&name) => {
-                    left.extend(node.input.first().map(String::as_str));
-                }
-                _ => return false,
-            }
-        }
-        false
     }
 
     /// Makes integers `y` of floats that are held to the range of these, for whoever wants integers.
@@ -96,7 +79,8 @@ impl<'a> Pass<'a> {
             return Ok(true);
         }
         if let Some(real) = self.same(q, &params) {
-            self.made.push(plain("Identity", &node.name, &[&real], y));
+            self.made.push(plain("Identity", &node.name, &[&real.name], y));
+            self.held.insert(y.as_str(), real.params);
             return Ok(true);
         }
         if params.scale.len() != 1 {

@@ -137,7 +137,7 @@ impl<'a> Pass<'a> {
         let Some(params) = self.params(node, at + 1, known)? else { return Ok(None) };
         let dtype = known.unwrap_or(params.dtype);
         if let Some(real) = self.same(q, &params) {
-            return Ok(Some((real, dtype)));
+            return Ok(Some((real.name, dtype)));
         }
         let name = self.fresh(format!("{q}.floats"));
         if let Some(stored) = stored {
@@ -200,9 +200,7 @@ impl<'a> Pass<'a> {
 
     /// An operator that moves quantized values.
     pub(super) fn moved(&mut self, node: &'a pb::NodeProto) -> bool {
-        let all = if node.op_type == "Concat" { node.input.len() } else { 1 };
-        let reals: Option<Vec<Real>> =
-            node.input.iter().take(all).map(|i| self.floats.get(i).cloned()).collect();
+        let reals: Option<Vec<Real>> = what_moves(node).iter().map(|i| self.floats.get(i).cloned()).collect();
         let Some([first, others @ ..]) = reals.as_deref() else { return false };
         let indices = node.op_type == "MaxPool" && node.output.len() > 1;
         if indices || others.iter().any(|other| other.params != first.params) {
@@ -225,4 +223,19 @@ impl<'a> Pass<'a> {
         }
         true
     }
+
+    /// Floats that were held to a range, and are moved, still are.
+    pub(super) fn keep_held(&mut self, node: &'a pb::NodeProto) {
+        let [first, others @ ..] = what_moves(node) else { return };
+        let Some(params) = self.held.get(first.as_str()) else { return };
+        if others.iter().all(|other| self.held.get(other.as_str()) == Some(params)) {
+            let params = params.clone();
+            self.held.extend(node.output.iter().map(|output| (output.as_str(), params.clone())));
+        }
+    }
+}
+
+/// The inputs whose values an operator of [`MOVES`] moves.
+fn what_moves(node: &pb::NodeProto) -> &[String] {
+    if node.op_type == "Concat" { &node.input } else { &node.input[..node.input.len().min(1)] }
 }

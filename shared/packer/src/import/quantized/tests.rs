@@ -1,9 +1,12 @@
 //! What files say, and what becomes of it.
 
-use super::dequantize as dequantize_all;
 use super::*;
 use crate::import::constants::{dims as dims_of, tensor};
 use crate::import::nodes::plain;
+
+fn dequantize_all(graph: &mut pb::GraphProto, opset: i64) -> Result<Quantized, PackerError> {
+    dequantize(graph, opset).map(|found| found.quantized)
+}
 
 fn node(op: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
     plain(op, "n", inputs, output)
@@ -119,6 +122,62 @@ fn a_pair_around_an_operator_becomes_the_range_of_its_integers() {
     // From (-128 + 100) / 2 to (127 + 100) / 2.
     assert_eq!((bound("q.least"), bound("q.most")), (-14.0, 113.5));
     assert!(!graph.initializer.iter().any(|i| i.name == "zero"), "nobody reads it");
+}
+
+/// What becomes of `x`, quantized and floats again as `a`, then `between`, which give `b`, then quantized once more by `scale` and `zero`.
+fn twice(between: Vec<pb::NodeProto>, scale: &str, zero: &str) -> (Vec<String>, Vec<String>) {
+    let mut nodes = vec![
+        node("QuantizeLinear", &["x", "one", "zero"], "q"),
+        node("DequantizeLinear", &["q", "one", "zero"], "a"),
+    ];
+    nodes.extend(between);
+    nodes.push(node("QuantizeLinear", &["b", scale, zero], "r"));
+    nodes.push(node("DequantizeLinear", &["r", scale, zero], "y"));
+    let unsigned = pb::TensorProto {
+        name: "unsigned".into(),
+        data_type: DataType::Uint8.into(),
+        raw_data: vec![0],
+        ..Default::default()
+    };
+    let constants =
+        vec![tensor("one", &[], &[1.0]), tensor("two", &[], &[2.0]), bytes("zero", &[], &[0]), unsigned];
+    let mut graph = graph(nodes, constants, "y");
+    let mut limits: Vec<String> = dequantize(&mut graph, 17).unwrap().limits.into_iter().collect();
+    limits.sort_unstable();
+    (graph.node.iter().map(|n| n.op_type.clone()).collect(), limits)
+}
+
+#[test]
+fn what_is_held_to_a_range_is_not_held_to_it_twice() {
+    let moved = |op: &str, inputs: &[&str]| vec![node(op, inputs, "b")];
+    let held = ["Max", "Min", "Identity"];
+    for (between, is_held) in [
+        (moved("MaxPool", &["a"]), true),
+        (vec![node("Flatten", &["a"], "c"), node("Concat", &["c", "c"], "b")], true),
+        // What comes from elsewhere, and what is computed, is not.
+        (moved("Concat", &["a", "x"]), false),
+        (moved("Concat", &["x", "a"]), false),
+        (moved("Neg", &["a"]), false),
+        // Integers that are read by another scale are another range.
+        (moved("DequantizeLinear", &["q", "two", "zero"]), false),
+    ] {
+        let named = format!("{between:?}");
+        let (ops, limits) = twice(between, "one", "zero");
+        let last: Vec<&str> = ops.iter().rev().take(3).rev().map(String::as_str).collect();
+        assert_eq!(last == held, !is_held, "{ops:?} {named}");
+        assert_eq!(limits.len(), if is_held { 1 } else { 2 }, "{limits:?} {named}");
+    }
+    // Another scale, or another type of integers, is another range.
+    for (scale, zero) in [("two", "zero"), ("one", "unsigned")] {
+        let (ops, limits) = twice(moved("MaxPool", &["a"]), scale, zero);
+        assert!(ops.ends_with(&held.map(str::to_owned)) && limits.len() == 2, "{ops:?}");
+    }
+}
+
+#[test]
+fn a_circle_of_nodes_ends() {
+    let nodes = vec![node("Identity", &["b"], "a"), node("Identity", &["a"], "b")];
+    twice(nodes, "one", "zero");
 }
 
 #[test]
