@@ -320,8 +320,8 @@ mod avx2 {
                                 let x: [__m256i; P] = std::array::from_fn(|p| quad(p, half));
                                 for v in 0..2 {
                                     let w = weights_at(half * 2 + v);
-                                    for p in 0..P {
-                                        sums[p][v] = dot::<DOT>(sums[p][v], x[p], w);
+                                    for (sums, x) in sums.iter_mut().zip(x) {
+                                        sums[v] = dot::<DOT>(sums[v], x, w);
                                     }
                                 }
                             }
@@ -329,14 +329,14 @@ mod avx2 {
                             continue;
                         }
                         let w: [__m256i; 4] = std::array::from_fn(weights_at);
-                        for p in 0..P {
+                        for (p, sums) in sums.iter_mut().enumerate() {
                             let x = quad(p, 0);
                             let low = [_mm256_maddubs_epi16(x, w[0]), _mm256_maddubs_epi16(x, w[1])];
                             let x = quad(p, 1);
                             let high = [_mm256_maddubs_epi16(x, w[2]), _mm256_maddubs_epi16(x, w[3])];
                             for v in 0..2 {
                                 let both = _mm256_madd_epi16(_mm256_add_epi16(low[v], high[v]), ones);
-                                sums[p][v] = _mm256_add_epi32(sums[p][v], both);
+                                sums[v] = _mm256_add_epi32(sums[v], both);
                             }
                         }
                         weights = weights.add(STEP);
