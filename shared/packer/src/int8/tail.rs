@@ -42,16 +42,16 @@ impl Steps {
             limited: false,
         };
         for step in steps {
+            if !matches!(step, ConvStep::Scalar { op: BinaryOp::Max | BinaryOp::Min, .. }) {
+                sorted.drop_range(ranges);
+            }
             let known = match *step {
                 ConvStep::Scalar { op, value } => sorted.scalar(op, f64::from(value)),
                 ConvStep::Channel { op, input } => match &model.outlet_fact(node.inputs[input])?.konst {
                     Some(values) => sorted.channels(op, values.try_as_plain_ram()?.as_slice::<f32>()?),
                     None => false,
                 },
-                ConvStep::Tensor { op: BinaryOp::Add, input } => {
-                    sorted.drop_range(ranges);
-                    sorted.add(node.inputs[input])
-                }
+                ConvStep::Tensor { op: BinaryOp::Add, input } => sorted.add(node.inputs[input]),
                 ConvStep::Unary { op: UnaryOp::HardSwish } if sorted.is_linear() => {
                     sorted.function = Some(Int8Function::HardSwish);
                     true
@@ -108,8 +108,8 @@ impl Steps {
         true
     }
 
-    /// Forgets limits that are the range of a summand's integers: they cut off what the file's calibration has not seen. Where they
-    /// begin at 0 they are a Relu.
+    /// Forgets limits that are the range of the integers between two operators that are one here: they cut off what the file's
+    /// calibration has not seen. Where they begin at 0 they are a Relu.
     fn drop_range(&mut self, ranges: &[(f32, f32)]) {
         let are_range = ranges.iter().any(|(low, high)| {
             (f64::from(*low), f64::from(*high)) == (self.low, self.high) && *low < 0.0 && *high > 0.0
