@@ -379,25 +379,24 @@ mod avx2 {
     #[inline]
     #[allow(unsafe_code, reason = "vector instructions")]
     unsafe fn dot<const DOT: u8>(mut sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
-        // SAFETY: the caller's promise; registers are all that is read and written.
-        unsafe {
-            if DOT == EVEX {
-                asm!(
-                    "vpdpbusd {sums}, {x}, {w}",
-                    sums = inout(ymm_reg) sums,
-                    x = in(ymm_reg) x,
-                    w = in(ymm_reg) w,
-                    options(pure, nomem, nostack, preserves_flags)
-                );
-            } else {
-                asm!(
-                    "{{vex}} vpdpbusd {sums}, {x}, {w}",
-                    sums = inout(ymm_reg) sums,
-                    x = in(ymm_reg) x,
-                    w = in(ymm_reg) w,
-                    options(pure, nomem, nostack, preserves_flags)
-                );
-            }
+        macro_rules! add {
+            ($instruction:literal) => {
+                // SAFETY: the caller's promise; registers are all that is read and written.
+                unsafe {
+                    asm!(
+                        concat!($instruction, " {sums}, {x}, {w}"),
+                        sums = inout(ymm_reg) sums,
+                        x = in(ymm_reg) x,
+                        w = in(ymm_reg) w,
+                        options(pure, nomem, nostack, preserves_flags)
+                    );
+                }
+            };
+        }
+        if DOT == EVEX {
+            add!("vpdpbusd");
+        } else {
+            add!("{{vex}} vpdpbusd");
         }
         sums
     }
